@@ -1,0 +1,242 @@
+"""Markets: price grid, sizes, fees and times of one binary market (wire: no I/O, no clock)."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from math import gcd
+
+import msgspec
+
+from pmkit.errors import InvalidOrder
+from pmkit.exchanges.numbers import to_decimal
+from pmkit.exchanges.types import PRICE_SCALE, MarketStatus
+
+ONE = Decimal(1)
+
+
+class Band(msgspec.Struct, frozen=True):
+    """Prices from start to end (both included) in steps; integers of 0.0001 dollars."""
+
+    start: int
+    end: int
+    step: int
+
+
+class PriceGrid(msgspec.Struct, frozen=True):
+    """The legal prices of a market. 0 and 1 themselves are never tradable."""
+
+    bands: tuple[Band, ...]
+
+    @classmethod
+    def uniform(cls, tick: Decimal) -> PriceGrid:
+        """One tick everywhere: 0.01 gives 0.01 .. 0.99. Raises InvalidOrder where the tick does not divide a dollar."""
+        step = tick * PRICE_SCALE
+        if step != int(step) or not 0 < step < PRICE_SCALE or PRICE_SCALE % int(step):
+            raise InvalidOrder(f"{tick} is no price step: it has to divide one dollar and be a multiple of 0.0001")
+        return cls((Band(0, PRICE_SCALE, int(step)),))
+
+    @property
+    def unit(self) -> int:
+        """The largest step that every legal price is a multiple of, in 0.0001 dollars: the step of an order book."""
+        unit = PRICE_SCALE
+        for band in self.bands:
+            unit = gcd(unit, band.step, band.start)
+        return unit
+
+    def _units(self, price: Decimal) -> int | None:
+        scaled = price * PRICE_SCALE
+        whole = int(scaled)
+        return whole if whole == scaled else None
+
+    def legal(self, price: Decimal) -> bool:
+        """Whether an order may carry this price."""
+        units = self._units(price)
+        if units is None or not 0 < units < PRICE_SCALE:
+            return False
+        return any(band.start <= units <= band.end and (units - band.start) % band.step == 0 for band in self.bands)
+
+    def floor(self, price: Decimal) -> Decimal | None:
+        """The highest legal price at or below, None where there is none."""
+        best: int | None = None
+        for band in self.bands:
+            limit = min(int((price * PRICE_SCALE).to_integral_value(ROUND_FLOOR)), band.end, PRICE_SCALE - 1)
+            if limit < band.start:
+                continue
+            units = limit - (limit - band.start) % band.step
+            if units > 0 and (best is None or units > best):
+                best = units
+        return None if best is None else Decimal(best) / PRICE_SCALE
+
+    def ceil(self, price: Decimal) -> Decimal | None:
+        """The lowest legal price at or above, None where there is none."""
+        best: int | None = None
+        for band in self.bands:
+            limit = max(int((price * PRICE_SCALE).to_integral_value(ROUND_CEILING)), band.start, 1)
+            units = limit + (band.start - limit) % band.step
+            if units <= band.end and units < PRICE_SCALE and (best is None or units < best):
+                best = units
+        return None if best is None else Decimal(best) / PRICE_SCALE
+
+
+class FeeRule(msgspec.Struct, frozen=True, kw_only=True):
+    """fee = size * rate * (price * (1 - price)) ** exponent, rounded to `quantum` dollars per fill.
+
+    Rates are dollars per share at price*(1-price) = 1. `round_up` says which way the venue is assumed to round; the venue's
+    own figure in a fill is what counts.
+    """
+
+    taker: Decimal = Decimal(0)
+    maker: Decimal = Decimal(0)
+    exponent: Decimal = ONE
+    quantum: Decimal = Decimal("0.00001")
+    round_up: bool = False
+
+    def raw(self, price: Decimal, size: Decimal, maker: bool = False) -> Decimal:
+        """The fee before rounding."""
+        rate = self.maker if maker else self.taker
+        spread = price * (ONE - price)
+        return size * rate * (spread if self.exponent == 1 else spread**self.exponent)
+
+    def fee(self, price: Decimal, size: Decimal, maker: bool = False) -> Decimal:
+        """Dollars charged for one fill."""
+        rounding = ROUND_CEILING if self.round_up else ROUND_FLOOR
+        return self.raw(price, size, maker).quantize(self.quantum, rounding)
+
+
+class Market(msgspec.Struct, frozen=True, kw_only=True):
+    """One binary market of one venue. Venues subclass it with ids of their own.
+
+    Times are epoch milliseconds (`open_ms`, `close_ms`: the window, close exclusive); `open_time` and `close_time` give them as
+    aware UTC datetimes. `strike` is None until the venue has published it.
+    """
+
+    venue: str
+    market_id: str
+    asset: str
+    interval: str
+    title: str
+    outcomes: tuple[str, ...]
+    token_ids: tuple[str, ...]
+    open_ms: int
+    close_ms: int
+    grid: PriceGrid
+    min_size: Decimal
+    size_step: Decimal
+    fees: FeeRule
+    status: MarketStatus
+    strike: Decimal | None = None
+    strike_source: str = ""
+    settlement: str = ""
+    protocol: str = ""
+    tradable_before_open: bool = False
+    payouts: tuple[Decimal, ...] | None = None
+
+    @property
+    def open_time(self) -> datetime:
+        """When the window opens, aware UTC."""
+        return datetime.fromtimestamp(self.open_ms / 1000, UTC)
+
+    @property
+    def close_time(self) -> datetime:
+        """When trading ends, aware UTC."""
+        return datetime.fromtimestamp(self.close_ms / 1000, UTC)
+
+    def token_id(self, outcome: str) -> str:
+        """The token (or `TICKER:YES`) of an outcome. Raises InvalidOrder for a foreign outcome."""
+        if outcome not in self.outcomes:
+            raise InvalidOrder(f"{outcome!r} is no outcome of {self.market_id}: it has {' and '.join(self.outcomes)}")
+        return self.token_ids[self.outcomes.index(outcome)]
+
+    def opposite(self, outcome: str) -> str:
+        """The other outcome."""
+        self.token_id(outcome)
+        return next(other for other in self.outcomes if other != outcome)
+
+    def check_price(self, price: object) -> Decimal:
+        """A legal price as Decimal. Raises InvalidOrder naming the two legal neighbours."""
+        value = to_decimal(price, "price")
+        if not self.grid.legal(value):
+            below, above = self.grid.floor(value), self.grid.ceil(value)
+            near = " and ".join(f"{neighbour:f}" for neighbour in (below, above) if neighbour is not None)
+            raise InvalidOrder(f"price {value:f} is not on the grid of {self.market_id}: the legal neighbours are {near}")
+        return value
+
+    def check_size(self, size: object) -> Decimal:
+        """A legal size as Decimal. Raises InvalidOrder naming the two legal neighbours, or the minimum."""
+        value = to_decimal(size, "size")
+        if value < self.min_size:
+            raise InvalidOrder(f"size {value:f} is below the minimum of {self.min_size:f} of {self.market_id}")
+        if value % self.size_step:
+            below = self.floor_size(value)
+            raise InvalidOrder(
+                f"size {value:f} is not a multiple of {self.size_step:f}: the legal neighbours are "
+                f"{below:f} and {below + self.size_step:f}"
+            )
+        return value
+
+    def floor_price(self, price: object) -> Decimal:
+        """The nearest legal price at or below. Raises InvalidOrder where there is none."""
+        found = self.grid.floor(to_decimal(price, "price"))
+        if found is None:
+            raise InvalidOrder(f"no legal price of {self.market_id} is at or below {price}")
+        return found
+
+    def ceil_price(self, price: object) -> Decimal:
+        """The nearest legal price at or above. Raises InvalidOrder where there is none."""
+        found = self.grid.ceil(to_decimal(price, "price"))
+        if found is None:
+            raise InvalidOrder(f"no legal price of {self.market_id} is at or above {price}")
+        return found
+
+    def floor_size(self, size: object) -> Decimal:
+        """The size cut to the size step. May be below the minimum."""
+        value = to_decimal(size, "size")
+        return (value / self.size_step).to_integral_value(ROUND_FLOOR) * self.size_step
+
+    def fee(self, price: object, size: object, maker: bool = False) -> Decimal:
+        """Dollars of fee for one fill of this size at this price."""
+        return self.fees.fee(to_decimal(price, "price"), to_decimal(size, "size"), maker)
+
+    def size_for(self, amount: object, price: object, maker: bool = False) -> Decimal:
+        """The largest legal size that `amount` dollars buy at `price`, fee included.
+
+        Raises InvalidOrder where that is below the market's minimum size, naming the dollars it would take.
+        """
+        money = to_decimal(amount, "amount")
+        limit = to_decimal(price, "price")
+        if not 0 < limit < 1:
+            raise InvalidOrder(f"price {limit:f} is not between 0 and 1 dollar")
+        with localcontext() as context:
+            context.prec = 50
+            per_share = limit + self.fees.raw(limit, ONE, maker)
+            size = self.floor_size(money / per_share)
+            while size > 0 and size * limit + self.fees.fee(limit, size, maker) > money:
+                size -= self.size_step
+        if size < self.min_size:
+            need = self.min_size * limit + self.fees.fee(limit, self.min_size, maker)
+            raise InvalidOrder(
+                f"{money:f} dollars do not buy the minimum of {self.min_size:f} shares of {self.market_id} at {limit:f}: "
+                f"that takes {need:f}"
+            )
+        return size
+
+    def break_even(self, price: object, maker: bool = False) -> Decimal:
+        """The probability at which buying at `price` and holding to the end neither wins nor loses, per share."""
+        limit = to_decimal(price, "price")
+        return limit + self.fees.raw(limit, ONE, maker)
+
+    def payout(self, outcome: str) -> Decimal | None:
+        """Dollars per share after resolution, None before."""
+        self.token_id(outcome)
+        return None if self.payouts is None else self.payouts[self.outcomes.index(outcome)]
+
+
+def by_token(markets: Mapping[str, Market]) -> dict[str, tuple[Market, str]]:
+    """token id -> (market, outcome) of all markets given by id."""
+    return {
+        token: (market, outcome)
+        for market in markets.values()
+        for token, outcome in zip(market.token_ids, market.outcomes, strict=True)
+    }
