@@ -1,0 +1,287 @@
+"""`BaseBot`: the life cycle of a strategy.
+
+A strategy overrides hooks and reads what the bot keeps for it; it never has to think of connecting, rolling over, signals
+or cleaning up. DESIGN section 3 "Markets and rollover" is the contract.
+
+Rules written down once: a hook that raises is logged and counted and the bot goes on; `MAX_TICK_ERRORS` ticks in a row that
+raise stop it. A background task that dies stops the bot, unless it was spawned with `critical=False`. At exit the
+bot's own open orders are cancelled (`OPEN_ORDERS = "cancel"`) or reported by id. Nothing is read from disk at start: the
+venue's orders, trades and positions are the truth.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Iterable, Mapping, Sequence
+from decimal import Decimal
+from functools import partial
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+
+from pmkit.bot.ledger import MarketLedger
+from pmkit.bot.life import HOOK_GRACE_SECONDS, Life
+from pmkit.bot.own import OwnOrders
+from pmkit.bot.windows import Window
+from pmkit.clock import Clock
+from pmkit.errors import ConfigError, PmkitError
+from pmkit.exchanges.base import BaseExchange
+from pmkit.exchanges.market import Market
+from pmkit.exchanges.orderbook import OrderBook
+from pmkit.exchanges.types import Fill, FillState, Liquidity, MarketResult, NoMarket
+from pmkit.logging.csv_logger import TradeEvent, TradeLog
+
+if TYPE_CHECKING:
+    from pmkit.config.env import Settings
+    from pmkit.data.binance.buffer import CandleBuffer
+    from pmkit.data.binance.feed import BinanceFeed
+
+V = TypeVar("V")
+
+KEEP_LEDGERS = 2_000
+CANCEL_GRACE_SECONDS = 1.5
+CLOSE_GRACE_SECONDS = 1.2
+"""Shares of the exit budget of 5 s of wall time; the others are in `life`."""
+
+_FILL_EVENTS = {
+    FillState.PENDING: TradeEvent.FILL,
+    FillState.FINAL: TradeEvent.FILL_FINAL,
+    FillState.FAILED: TradeEvent.FILL_FAILED,
+}
+
+
+class ByAsset(dict[tuple[str, str], V], Generic[V]):
+    """Values by (venue, asset); with a single venue by asset alone as well."""
+
+    def __missing__(self, key: object) -> V:
+        venues = {venue for venue, _ in self}
+        if isinstance(key, str) and len(venues) == 1:
+            return self[(venues.pop(), key)]
+        if isinstance(key, str) and venues:
+            raise KeyError(f"{key!r}: with several venues use a pair, e.g. {(sorted(venues)[0], key)!r}")
+        raise KeyError(key)
+
+
+class BaseBot(Life):
+    """Subclass it, override the hooks, `await Bot(exchanges, assets).start()` or let `pmkit.run` do all of it.
+
+    Hooks: `_on_start()`, `_tick()` every TICK_SECONDS (never two at once; missed ones are skipped and counted),
+    `_on_rollover(asset, old, new)` once per asset and venue and change (`new` may be falsy), `_on_settled(asset, market,
+    result, pnl)`, `_on_stop()`.
+    """
+
+    CANCEL_BEFORE_CLOSE: ClassVar[float] = 2.0
+    OPEN_ORDERS: ClassVar[Literal["cancel", "leave"]] = "cancel"
+
+    def __init__(
+        self,
+        exchanges: BaseExchange | Iterable[BaseExchange] | Mapping[str, BaseExchange],
+        assets: Sequence[str],
+        *,
+        feeds: Sequence[BinanceFeed] = (),
+        clock: Clock | None = None,
+        settings: Settings | None = None,
+        interval: str = "15m",
+        trades: TradeLog | None = None,
+        log: logging.Logger | None = None,
+    ) -> None:
+        if isinstance(exchanges, BaseExchange):
+            exchanges = [exchanges]
+        listed = list(exchanges.values()) if isinstance(exchanges, Mapping) else list(exchanges)
+        if not listed or not assets:
+            raise ConfigError("a bot needs at least one exchange and one asset")
+        name = f"pmkit.bot.{type(self).__name__}"
+        super().__init__(clock or listed[0].clock, log or logging.getLogger(name))
+        self.assets = tuple(asset.upper() for asset in assets)
+        self.interval = interval
+        self.feeds = tuple(feeds)
+        self.settings = settings
+        self.trades = trades
+        self.exchanges: dict[str, OwnOrders] = {}
+        for exchange in listed:
+            if exchange.venue in self.exchanges:
+                raise ConfigError(f"two exchanges of {exchange.venue}: a bot takes one per venue")
+            self.exchanges[exchange.venue] = OwnOrders(exchange, trades)
+        self.ledgers: dict[tuple[str, str], MarketLedger] = {}
+        self._windows: dict[tuple[str, str], Window] = {}
+
+    # -- hooks --------------------------------------------------------------------------------------------------
+
+    async def _on_start(self) -> None:
+        """Once, when markets and books are there, before the first tick."""
+
+    async def _tick(self) -> None:
+        """Every TICK_SECONDS."""
+
+    async def _on_rollover(self, asset: str, old: Market | NoMarket, new: Market | NoMarket) -> None:
+        """The market of an asset changed. Both may be falsy."""
+
+    async def _on_settled(self, asset: str, market: Market, result: MarketResult, pnl: Decimal) -> None:
+        """A market in which the bot had a fill, or whose window it saw, is resolved. `pnl` in dollars, fees included."""
+
+    async def _on_stop(self) -> None:
+        """Once, at the end, after the bot's orders were cancelled; connections still stand."""
+
+    # -- what a strategy reads ----------------------------------------------------------------------------------
+
+    @property
+    def exchange(self) -> OwnOrders:
+        """The only exchange. Raises ConfigError with several: use `self.exchanges["kalshi"]`."""
+        if len(self.exchanges) > 1:
+            raise ConfigError(f"this bot has several venues: use self.exchanges[...] with one of {list(self.exchanges)}")
+        return next(iter(self.exchanges.values()))
+
+    @property
+    def markets(self) -> ByAsset[Market | NoMarket]:
+        """The current market by asset; with several venues by (venue, asset). Falsy where there is none now."""
+        return ByAsset({key: window.current for key, window in self._windows.items()})
+
+    @property
+    def next_markets(self) -> ByAsset[Market | NoMarket]:
+        """The next market, by the same keys; falsy until it is found, some time before the boundary."""
+        return ByAsset({key: window.next for key, window in self._windows.items()})
+
+    def book(self, market: Market, outcome: str) -> OrderBook:
+        """The live book of an outcome. Look at `.valid` before using it."""
+        return self.exchanges[market.venue].book(market, outcome)
+
+    def candles(self, asset: str) -> CandleBuffer:
+        """The rolling candles of an asset, oldest first. Raises ConfigError where no feed has it."""
+        from pmkit.data.binance.types import symbol_of
+
+        symbol = symbol_of(asset)
+        for feed in self.feeds:
+            if symbol in feed.symbols:
+                return feed.candles(symbol)
+        raise ConfigError(f"no candle feed has {symbol}: give the bot a BinanceFeed with it (run(..., candles='1s'))")
+
+    def seconds_remaining(self, market: Market) -> float:
+        """Seconds until the market closes, venue time; negative afterwards."""
+        return (market.close_ms - self.exchanges[market.venue].venue_clock.now_ms()) / 1000
+
+    def ledger(self, market: Market) -> MarketLedger:
+        """Own fills of a market: shares, cash, fees, profit."""
+        key = (market.venue, market.market_id)
+        if key not in self.ledgers:
+            while len(self.ledgers) >= KEEP_LEDGERS:
+                self.ledgers.pop(next(iter(self.ledgers)))
+            self.ledgers[key] = MarketLedger(market)
+        return self.ledgers[key]
+
+    async def _begin(self) -> None:
+        await asyncio.gather(*(feed.start() for feed in self.feeds))
+        for exchange in self.exchanges.values():
+            await exchange.__aenter__()
+            await exchange.subscribe_fills(partial(self._fill, exchange))
+            await exchange.subscribe_orders(exchange.note)
+            for order in await exchange.get_open_orders():
+                self.log.warning(
+                    "%s: the account already has an open order: %s %s %s %s at %s (%s)",
+                    exchange.venue, order.side, order.remaining, order.outcome, order.market_id, order.price, order.order_id,
+                )  # fmt: skip
+        for venue, exchange in self.exchanges.items():
+            for asset in self.assets:
+                self._windows[(venue, asset)] = Window(
+                    exchange,
+                    asset,
+                    self.interval,
+                    log=self.log,
+                    cancel_before_close=self.CANCEL_BEFORE_CLOSE,
+                    on_switch=self._switched,
+                    on_closing=self._closing,
+                )
+        await asyncio.gather(*(window.start() for window in self._windows.values()))
+        await self._hook("_on_start", self._on_start())
+        for window in self._windows.values():
+            self.spawn(window.run(), f"windows of {window.name}")
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _fill(self, exchange: OwnOrders, fill: Fill) -> None:
+        market = exchange.rows.market(fill.market_id)
+        if not fill.own or market is None:
+            self.stats.foreign_fills += 1
+            self.log.warning("a fill of an order this bot did not place: %s (%s)", fill.fill_id, fill.order_id)
+            return
+        changed = self.ledger(market).apply(fill)
+        first = changed and fill.state is not FillState.FAILED
+        self.stats.fills += first
+        exchange.rows.write(
+            TradeEvent.FILL if first else _FILL_EVENTS[fill.state],
+            fill.market_id,
+            fill.outcome,
+            side=fill.side,
+            price=fill.price,
+            filled=fill.size,
+            fee=fill.fee,
+            order_id=fill.order_id,
+            client_order_id=fill.client_order_id,
+            fill_id=fill.fill_id,
+            liquidity=fill.liquidity,
+            status=fill.state,
+        )
+        if first:
+            maker = "maker" if fill.liquidity is Liquidity.MAKER else "taker"
+            self.log.info(
+                "fill: %s %s %s of %s at %s (%s, fee %s)",
+                fill.side, fill.size, fill.outcome, fill.market_id, fill.price, maker, fill.fee,
+            )  # fmt: skip
+
+    async def _switched(
+        self, window: Window, old: Market | NoMarket | None, new: Market | NoMarket, skipped: int
+    ) -> None:
+        if isinstance(old, Market):
+            self.spawn(self._settle(window, old), f"result of {old.market_id}", critical=False)
+        if old is None:
+            return
+        self.stats.rollovers += 1
+        self.stats.windows_skipped += skipped
+        if skipped:
+            self.log.warning("%s: %d windows passed unseen", window.name, skipped)
+        shown = new.market_id if isinstance(new, Market) else ""
+        window.exchange.rows.write(
+            TradeEvent.ROLLOVER, shown, "", reason=f"from {old.market_id if isinstance(old, Market) else 'none'}"
+        )
+        await self._hook("_on_rollover", self._on_rollover(window.asset, old, new))
+
+    async def _closing(self, window: Window, market: Market) -> None:
+        if self.OPEN_ORDERS == "cancel":
+            await window.exchange.cancel_own(market.market_id)
+
+    async def _settle(self, window: Window, market: Market) -> None:
+        exchange = window.exchange
+        result = await exchange.wait_result(market)
+        pnl = self.ledger(market).settle(result)
+        self.stats.settled += 1
+        exchange.rows.write(TradeEvent.SETTLED, market.market_id, result.winner or "", status=str(result), reason=f"pnl {pnl}")
+        self.log.info("settled: %s %s -> %s, profit %s", window.name, market.market_id, result, pnl)
+        await self._hook("_on_settled", self._on_settled(window.asset, market, result, pnl))
+        exchange.forget(market.market_id)
+
+    # -- the end ------------------------------------------------------------------------------------------------
+
+    async def _end(self) -> None:
+        if not self.hurried:
+            await self._bounded("cancelling own orders", self._leave_orders(), CANCEL_GRACE_SECONDS)
+            await self._bounded("_on_stop", self._hook("_on_stop", self._on_stop()), HOOK_GRACE_SECONDS)
+        for exchange in self.exchanges.values():
+            for order_id, order in exchange.open.items():
+                self.log.warning("%s: order %s may still be open (%s)", exchange.venue, order_id, order.market_id)
+            for intent in exchange.unresolved:
+                self.log.error("%s: the outcome of order %s is unknown", exchange.venue, intent.client_order_id)
+        parts = [*self._windows.values(), *self.feeds, *self.exchanges.values()]
+        await self._bounded("closing", _gather(part.close() for part in parts), CLOSE_GRACE_SECONDS)
+        self._windows.clear()
+
+    async def _leave_orders(self) -> None:
+        if self.OPEN_ORDERS != "cancel":
+            return
+        for exchange in self.exchanges.values():
+            try:
+                await exchange.cancel_own()
+            except PmkitError as error:
+                self.log.error("%s: cancelling at exit failed: %s", exchange.venue, error)
+
+async def _gather(steps: Iterable[Awaitable[None]]) -> None:
+    for outcome in await asyncio.gather(*steps, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            raise outcome

@@ -1,0 +1,214 @@
+"""`Life`: the part of a bot that starts, ticks, watches its tasks and ends in time. Knows nothing of markets."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pmkit.bot.signals import StopSignals
+from pmkit.clock import Clock
+from pmkit.errors import ConfigError
+
+MAX_TICK_ERRORS = 20
+TICK_GRACE_SECONDS = 1.2
+HOOK_GRACE_SECONDS = 0.7
+"""Shares of the exit budget of 5 s of wall time."""
+
+
+@dataclass(slots=True)
+class BotStats:
+    """Counters of one run."""
+
+    ticks: int = 0
+    ticks_skipped: int = 0
+    tick_errors: int = 0
+    hook_errors: int = 0
+    task_errors: int = 0
+    rollovers: int = 0
+    windows_skipped: int = 0
+    settled: int = 0
+    fills: int = 0
+    foreign_fills: int = 0
+
+
+class Life:
+    """Start, tick, stop. A subclass gives `_begin` (acquire), `_tick` and `_end` (release, always run once)."""
+
+    TICK_SECONDS: ClassVar[float] = 1.0
+
+    def __init__(self, clock: Clock, log: logging.Logger) -> None:
+        self.clock = clock
+        self.log = log
+        self.stats = BotStats()
+        self.failure: BaseException | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._stop_event = asyncio.Event()
+        self._finished = asyncio.Event()
+        self._running = False
+        self._in_tick = False
+        self._hurry = asyncio.Event()
+
+    async def _begin(self) -> None:
+        raise NotImplementedError
+
+    async def _end(self) -> None:
+        raise NotImplementedError
+
+    async def _tick(self) -> None:
+        """Every TICK_SECONDS."""
+
+    async def start(self) -> None:
+        """Connect, run until `stop` or a signal, clean up. Raises what made the start fail, or the failure that ended
+        the run. Everything acquired is released in every case.
+        """
+        if self._running:
+            raise ConfigError("this bot is already running")
+        self._running = True
+        self._stop_event.clear()
+        self._finished.clear()
+        signals = StopSignals(self._on_signal)
+        try:
+            async with AsyncExitStack() as stack:
+                signals.install()
+                stack.callback(signals.remove)
+                stack.push_async_callback(self._leave)
+                started = asyncio.ensure_future(self._begin())
+                stopping = asyncio.ensure_future(self._stop_event.wait())
+                try:
+                    await asyncio.wait({started, stopping}, return_when=asyncio.FIRST_COMPLETED)
+                    if started.done():
+                        started.result()
+                        await self._run()
+                finally:
+                    for task in (started, stopping):
+                        task.cancel()
+                    await asyncio.gather(started, stopping, return_exceptions=True)
+        finally:
+            self._running = False
+            self._finished.set()
+        if self.failure is not None:
+            raise self.failure
+
+    async def stop(self) -> None:
+        """End the run and wait until it has ended. Safe to call twice and from a hook (then it does not wait)."""
+        self._stop_event.set()
+        if self._running and asyncio.current_task() not in self._tasks:
+            await self._finished.wait()
+
+    @property
+    def hurried(self) -> bool:
+        """Whether a second signal made it leave without cancelling orders."""
+        return self._hurry.is_set()
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the end has begun."""
+        return self._stop_event.is_set()
+
+    def _fail(self, error: BaseException) -> None:
+        if self.failure is None:
+            self.failure = error
+        self._stop_event.set()
+
+    def _on_signal(self, name: str, count: int) -> None:
+        if count == 1:
+            self.log.info("%s: stopping; once more to leave at once", name)
+        else:
+            self.log.warning("%s again: leaving without cancelling orders", name)
+            self._hurry.set()
+        self._stop_event.set()
+
+    async def _leave(self) -> None:
+        background = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in background:
+            task.cancel()
+        await self._patiently(set(background), HOOK_GRACE_SECONDS)
+        await self._end()
+
+    async def _run(self) -> None:
+        ticker = self.spawn(self._ticks(), "ticks")
+        await self._stop_event.wait()
+        if self._in_tick:
+            await self._patiently({ticker}, TICK_GRACE_SECONDS)
+        ticker.cancel()
+        await self._patiently({ticker}, HOOK_GRACE_SECONDS)
+
+    async def _ticks(self) -> None:
+        due = self.clock.monotonic()
+        in_a_row = 0
+        while not self._stop_event.is_set():
+            self._in_tick = True
+            try:
+                await self._tick()
+                in_a_row = 0
+            except Exception as error:
+                in_a_row += 1
+                self.stats.tick_errors += 1
+                self.log.exception("a tick raised (%d in a row)", in_a_row)
+                if in_a_row >= MAX_TICK_ERRORS:
+                    self.log.error("%d ticks in a row raised: the bot stops", in_a_row)
+                    self._fail(error)
+            finally:
+                self._in_tick = False
+            self.stats.ticks += 1
+            due += self.TICK_SECONDS
+            late = self.clock.monotonic() - due
+            if late > 0:
+                missed = int(late // self.TICK_SECONDS) if self.TICK_SECONDS > 0 else 0
+                self.stats.ticks_skipped += missed
+                due += missed * self.TICK_SECONDS
+            await self.clock.sleep(max(0.0, due - self.clock.monotonic()))
+
+    async def _hook(self, name: str, hook: Awaitable[None]) -> None:
+        try:
+            await hook
+        except Exception:
+            self.stats.hook_errors += 1
+            self.log.exception("%s raised", name)
+
+    def spawn(self, coro: Coroutine[Any, Any, Any], name: str = "task", critical: bool = True) -> asyncio.Task[Any]:
+        """Run a coroutine beside the bot, kept referenced and watched. Its death by an exception is logged, counted and,
+        when `critical`, stops the bot. Cancelled at exit.
+        """
+        task = asyncio.get_running_loop().create_task(coro, name=f"{type(self).__name__} {name}")
+        self._tasks.add(task)
+
+        def ended(done: asyncio.Task[Any]) -> None:
+            self._tasks.discard(done)
+            if done.cancelled() or (error := done.exception()) is None:
+                return
+            self.stats.task_errors += 1
+            self.log.error("task %r died%s", name, "; the bot stops" if critical else "", exc_info=error)
+            if critical:
+                self._fail(error)
+
+        task.add_done_callback(ended)
+        return task
+
+    async def _patiently(self, tasks: set[asyncio.Task[Any]], seconds: float) -> None:
+        """Wait for tasks, no longer than that and no longer than until a second signal."""
+        if not tasks:
+            return
+        waiters: set[asyncio.Future[Any]] = {
+            asyncio.ensure_future(self._hurry.wait()),
+            asyncio.ensure_future(asyncio.wait(tasks)),
+        }
+        await asyncio.wait(waiters, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        for waiter in waiters:
+            waiter.cancel()
+        await asyncio.gather(*waiters, return_exceptions=True)
+
+    async def _bounded(self, what: str, step: Coroutine[Any, Any, None], seconds: float) -> None:
+        """One step of the end, with its share of the exit budget; nothing that goes wrong in it stops the next."""
+        task = asyncio.ensure_future(step)
+        await self._patiently({task}, seconds)
+        if not task.done():
+            self.log.error("%s took longer than %.1f s and was given up", what, seconds)
+            task.cancel()
+            await asyncio.wait({task}, timeout=0.2)
+        elif not task.cancelled() and (error := task.exception()) is not None:
+            self.log.error("%s failed", what, exc_info=error)

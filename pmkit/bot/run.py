@@ -1,0 +1,188 @@
+"""`run`: from a strategy class to a running bot. Asks where and in which mode, loads settings, starts local venues when
+chosen, wires exchanges and feeds, runs, prints a summary.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sys
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from decimal import Decimal
+from typing import TYPE_CHECKING, Literal
+
+from pmkit.bot.base import BaseBot
+from pmkit.bot.local import KalshiKey, LocalProcess
+from pmkit.bot.summary import print_summary
+from pmkit.clock import Clock
+from pmkit.config.env import Mode, Settings, secrets_of
+from pmkit.endpoints import Endpoints, Where
+from pmkit.errors import ConfigError, PmkitError
+from pmkit.exchanges.base import BaseExchange, MarketData
+from pmkit.exchanges.paper.exchange import PaperExchange
+from pmkit.logging.csv_logger import TradeLog
+from pmkit.logging.logger import close_logging, setup_logging
+from pmkit.logging.paths import Paths
+from pmkit.prompts import inquirer as prompts
+
+if TYPE_CHECKING:
+    from pmkit.data.binance.feed import BinanceFeed
+
+VENUES = ("polymarket", "kalshi")
+
+NO_ORDERS_YET = (
+    "live orders are not built yet in this version of pmkit: neither real venues nor the local ones take them. "
+    "Choose dry-run: it walks the same books and places nothing"
+)
+
+
+def run(
+    bot: type[BaseBot],
+    *,
+    venues: Sequence[str] | None = None,
+    assets: Sequence[str] | None = None,
+    interval: str | None = None,
+    candles: str | None = None,
+    local_speed: float = 15.0,
+    local_seed: int = 7,
+    local_first_boundary: float | None = None,
+    balance: Decimal | str | int = 1000,
+    queue: Literal["pessimistic", "middle", "optimistic"] = "middle",
+) -> None:
+    """Run a strategy until it stops itself, Ctrl-C or SIGTERM.
+
+    Two questions are asked at a prompt, or answered by PMKIT_WHERE and PMKIT_MODE; `venues`, `assets` and `interval` are
+    asked (or read from PMKIT_VENUES, PMKIT_ASSETS, PMKIT_INTERVAL) only where they are not given. `candles` is the interval
+    of live Binance candles ("1s", "1m"), None for none.
+
+    Local venues: market time passes `local_speed` times as fast as the wall, prices and traders follow `local_seed`, and
+    the first boundary comes after `local_first_boundary` seconds of wall time where it is given. Dry-run: the account
+    starts with `balance` dollars per venue, `queue` is the model of queue positions.
+
+    Exits the process with status 1 and a message when the run could not start or failed, 130 after a second Ctrl-C.
+    """
+    try:
+        settings = Settings.load()
+        where = prompts.ask_where(settings)
+        mode = prompts.ask_mode(settings, where)
+        venues = [name.lower() for name in venues] if venues else prompts.ask_venues(settings, VENUES)
+        assets = [name.upper() for name in assets] if assets else prompts.ask_assets(settings)
+        interval = interval or prompts.ask_interval(settings)
+        for name in venues:
+            if name not in VENUES:
+                raise ConfigError(f"unknown venue {name!r}: there are {' and '.join(VENUES)}")
+        if where is Where.DEMO and "polymarket" in venues:
+            raise ConfigError("demo exists on Kalshi only: choose local or real for Polymarket")
+        if mode is Mode.LIVE:
+            raise ConfigError(NO_ORDERS_YET)
+        settings.require(mode, venues, where)
+        status = asyncio.run(
+            _main(
+                bot,
+                settings=settings,
+                where=where,
+                mode=mode,
+                venues=venues,
+                assets=assets,
+                interval=interval,
+                candles=candles,
+                local=LocalProcess(
+                    assets=tuple(assets), speed=local_speed, seed=local_seed, first_boundary=local_first_boundary
+                ),
+                balance=Decimal(balance),
+                queue=queue,
+            )
+        )
+    except PmkitError as error:
+        print(f"{type(error).__name__}: {error}", file=sys.stderr)
+        raise SystemExit(1) from None
+    except KeyboardInterrupt:
+        # Ctrl-C in a prompt, or before the bot took over the signals: nothing has started.
+        raise SystemExit(130) from None
+    if status:
+        raise SystemExit(status)
+
+
+async def _main(
+    bot: type[BaseBot],
+    *,
+    settings: Settings,
+    where: Where,
+    mode: Mode,
+    venues: Sequence[str],
+    assets: Sequence[str],
+    interval: str,
+    candles: str | None,
+    local: LocalProcess,
+    balance: Decimal,
+    queue: Literal["pessimistic", "middle", "optimistic"],
+) -> int:
+    async with AsyncExitStack() as stack:
+        key: KalshiKey | None = None
+        if where is Where.LOCAL:
+            line = await stack.enter_async_context(local)
+            endpoints, key = line.endpoints, line.kalshi_key
+        else:
+            endpoints = Endpoints.demo() if where is Where.DEMO else Endpoints.real()
+        clock = endpoints.make_clock()
+        paths = Paths.from_settings(settings)
+        secrets = [*secrets_of(settings), *([key.pem] if key else [])]
+        shown_mode = Where.LOCAL.value if where is Where.LOCAL else mode.value
+        log = setup_logging(
+            bot.__name__, shown_mode, paths=paths, clock=clock, level=settings.log_level, secrets=secrets
+        )
+        stack.callback(close_logging)
+        for warning in settings.warnings:
+            log.warning(warning)
+        trades = TradeLog(paths, shown_mode, bot.__name__, clock)
+        stack.callback(trades.close)
+        exchanges: list[BaseExchange] = []
+        for venue in venues:
+            data = _market_data(venue, endpoints, clock, settings, key)
+            exchanges.append(PaperExchange(data, balance=balance, queue=queue))
+        feeds = _feeds(endpoints, clock, assets, candles)
+        runner = bot(
+            exchanges, assets, feeds=feeds, clock=clock, settings=settings, interval=interval, trades=trades, log=log
+        )
+        log.info("%s on %s venues, %s: %s, %s", bot.__name__, where, mode, ", ".join(venues), ", ".join(assets))
+        status = 0
+        try:
+            await runner.start()
+        except PmkitError as error:
+            log.error("%s: %s", type(error).__name__, error)
+            status = 1
+        except Exception:
+            log.exception("the bot failed")
+            status = 1
+        print_summary(runner.ledgers.values(), runner.stats)
+        return 130 if runner.hurried else status
+
+
+def _market_data(
+    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local_key: KalshiKey | None
+) -> MarketData:
+    if venue == "polymarket":
+        from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
+
+        return PolymarketMarketData(endpoints, clock)
+    from pmkit.exchanges.kalshi.auth import HandshakeSigner
+    from pmkit.exchanges.kalshi.market_data import KalshiMarketData
+
+    signer: HandshakeSigner | None = None
+    if local_key is not None:
+        signer = HandshakeSigner.from_key(local_key.id, local_key.pem)
+    elif settings.kalshi_api_key_id and (pem := settings.kalshi_pem()) is not None:
+        signer = HandshakeSigner.from_key(settings.kalshi_api_key_id, pem.reveal())
+    else:
+        logging.getLogger("pmkit.bot").info("no Kalshi key: books come from REST polls about once a second")
+    return KalshiMarketData(endpoints, clock, signer=signer)
+
+
+def _feeds(endpoints: Endpoints, clock: Clock, assets: Sequence[str], candles: str | None) -> list[BinanceFeed]:
+    if candles is None:
+        return []
+    from pmkit.data.binance.feed import BinanceFeed
+    from pmkit.data.binance.types import symbol_of
+
+    return [BinanceFeed(endpoints, clock, [symbol_of(asset) for asset in assets], interval=candles)]
