@@ -2,9 +2,9 @@
 
     python examples/demo.py        (or: make demo)
 
-It buys the favourite with a market order and rests bids, in every 15-minute BTC and ETH market, until each venue has rolled over
-twice, and prints what came of it. Prices are made up, the code paths are not: sockets, HTTP, books, finder, rollover, logs.
-Exits with 1 when something that should happen did not.
+It buys the favourite with a market order and rests bids, in every 15-minute BTC and ETH market, until each venue has
+rolled over twice, and prints what came of it. Prices are made up, the code paths are not: sockets, HTTP, books,
+finder, rollover, logs. Exits with 1 when something that should happen did not.
 """
 
 import os
@@ -64,9 +64,7 @@ class DemoBot(BaseBot):
             await exchange.cancel_order(resting[0])
         if Decimal("0.10") <= book.best_bid <= Decimal("0.90"):
             size = market.size_for(ORDER_SIZE_USD, book.best_bid, maker=True)
-            order_id = await exchange.place_limit_order(
-                market, outcome, Side.BUY, book.best_bid, size, post_only=True
-            )
+            order_id = await exchange.place_limit_order(market, outcome, Side.BUY, book.best_bid, size, post_only=True)
             self.resting[(market.market_id, outcome)] = (order_id, book.best_bid)
 
     async def _on_rollover(self, asset, old, new):

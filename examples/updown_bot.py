@@ -2,8 +2,8 @@
 
     python examples/updown_bot.py
 
-Asks where (local needs nothing and no network) and in which mode, then shows one line per market until Ctrl-C. A starting
-point for a strategy of your own, not a way to make money.
+Asks where (local needs nothing and no network) and in which mode, then shows one line per market until Ctrl-C. A
+starting point for a strategy of your own, not a way to make money.
 """
 
 from decimal import Decimal
@@ -54,7 +54,9 @@ class UpDownBot(BaseBot):
         order_id = await exchange.place_market_order(
             market, outcome, Side.BUY, worst_price=market.ceil_price(book.best_ask), amount=ORDER_SIZE_USD
         )
-        self.log.info("took %s of %s: %s shares (%s)", outcome, market.market_id, order_id.filled_amount, order_id.status)
+        self.log.info(
+            "took %s of %s: %s shares (%s)", outcome, market.market_id, order_id.filled_amount, order_id.status
+        )
 
     async def quote(self, market, outcome, book):
         key = (market.market_id, outcome)

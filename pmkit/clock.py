@@ -2,15 +2,15 @@
 
 Two kinds of durations (DESIGN "Time"):
 
-* **market time**: windows, ticks, candles, backoff, data deadlines, venue delays, expiry. `sleep`, `timeout`, `call_later`,
-  `now_ms`, `monotonic`. A `ScaledClock` makes it pass faster than the wall does.
+* **market time**: windows, ticks, candles, backoff, data deadlines, venue delays, expiry. `sleep`, `timeout`,
+  `call_later`, `now_ms`, `monotonic`. A `ScaledClock` makes it pass faster than the wall does.
 * **I/O time**: connect, read and close timeouts, pings, the exit budget. `io_sleep`, `io_timeout`, `io_call_later`,
   `io_monotonic`. Never scaled.
 
 A data deadline is market time, but never below one second of wall time: `Clock.deadline`.
 
-Everything else in pmkit takes a `Clock`; a lint refuses `time`, `random`, `secrets`, `uuid4` and the timing calls of asyncio
-outside this file, so that a test can move time and a seed can repeat a run.
+Everything else in pmkit takes a `Clock`; a lint refuses `time`, `random`, `secrets`, `uuid4` and the timing calls of
+asyncio outside this file, so that a test can move time and a seed can repeat a run.
 """
 
 from __future__ import annotations
@@ -286,10 +286,16 @@ class _ManualTimeout:
             raise TimeoutError from error
 
 
+def _wake(sleeper: asyncio.Future[None]) -> None:
+    if not sleeper.done():
+        sleeper.set_result(None)
+
+
 class ManualClock(Clock):
     """A clock for tests: nothing passes until `advance` is awaited. Market and I/O time are the same here.
 
-    `step_wall` moves the date without moving the monotonic time, as an operating system does when it corrects its clock.
+    `step_wall` moves the date without moving the monotonic time, as an operating system does when it corrects its
+    clock.
     """
 
     def __init__(self, start_ms: int = 1_795_176_000_000, entropy: Entropy | None = None) -> None:
@@ -313,7 +319,7 @@ class ManualClock(Clock):
             await asyncio.sleep(0)
             return
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        timer = self.call_later(seconds, lambda: woken.done() or woken.set_result(None))
+        timer = self.call_later(seconds, _wake, woken)
         try:
             await woken
         finally:
@@ -372,8 +378,8 @@ class ManualClock(Clock):
 class VenueClock:
     """A venue's time as seen from here: local market time plus a measured offset.
 
-    Feed it with server times; the sample with the shortest round trip of the last few wins, since its error is at most half
-    of it.
+    Feed it with server times; the sample with the shortest round trip of the last few wins, since its error is at most
+    half of it.
     """
 
     __slots__ = ("_clock", "_samples", "offset_ms", "uncertainty_ms")

@@ -1,8 +1,9 @@
 """The one HTTP session class: httpx behind it, typed errors in front.
 
-`request` sends exactly once and tells apart what matters for money: `NotSent` (proof that no byte left), an `HttpAnswer`
-(any status), and `Unanswered` (it may have arrived). `get_json` is for queries: it maps statuses to the error tree and
-decodes. Nothing here ever sends a request twice, but a GET whose reused connection the server had already dropped.
+`request` sends exactly once and tells apart what matters for money: `NotSent` (proof that no byte left), an
+`HttpAnswer` (any status), and `Unanswered` (it may have arrived). `get_json` is for queries: it maps statuses to the
+error tree and decodes. Nothing here ever sends a request twice, but a GET whose reused connection the server had
+already dropped.
 """
 
 from __future__ import annotations
@@ -109,9 +110,9 @@ Allowed = Iterable[tuple[str, str]]
 class HttpSession:
     """Keep-alive connections to one base URL.
 
-    `allow`, where given, is a list of (method, path pattern): a request that matches none raises NotSent before anything
-    is sent (the dry-run's proof that it cannot trade). A 429 or 418 closes a gate for all callers until its Retry-After
-    has passed: short waits are waited out, longer ones raise RateLimited; an order never waits.
+    `allow`, where given, is a list of (method, path pattern): a request that matches none raises NotSent before
+    anything is sent (the dry-run's proof that it cannot trade). A 429 or 418 closes a gate for all callers until its
+    Retry-After has passed: short waits are waited out, longer ones raise RateLimited; an order never waits.
     """
 
     def __init__(
@@ -203,7 +204,9 @@ class HttpSession:
                 finally:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:
-            raise NotSent(f"{where} was not sent ({type(error).__name__}): check the network and the address") from error
+            raise NotSent(
+                f"{where} was not sent ({type(error).__name__}): check the network and the address"
+            ) from error
         except (httpx.HTTPError, TimeoutError) as error:
             raise Unanswered(f"{where} got no usable answer ({type(error).__name__})") from error
         received_ms = self._clock.now_ms()

@@ -1,7 +1,8 @@
 """`Subscription`: how events reach a strategy.
 
-A plain callback runs inline in the reader; taking over 5 ms is counted. An async callback runs in a task of its own behind
-a bounded buffer. Without a callback the subscription is read with `async for`. Every buffer has a bound and a policy:
+A plain callback runs inline in the reader; taking over 5 ms is counted. An async callback runs in a task of its own
+behind a bounded buffer. Without a callback the subscription is read with `async for`. Every buffer has a bound and a
+policy:
 
 * CONFLATE: only the latest event per key (books, prices);
 * DROP_OLDEST: the oldest go, counted (public trades);
@@ -29,6 +30,7 @@ T = TypeVar("T")
 SLOW_CALLBACK_NS = 5_000_000
 _LOG = logging.getLogger("pmkit.streams")
 _LOG_EVERY_SECONDS = 10.0
+_CLOSE_SECONDS = 0.5
 
 
 class Policy(Enum):
@@ -105,7 +107,9 @@ class Subscription(Generic[T]):
         if callback is not None:
             begin = self._clock.perf_ns()
             try:
-                callback(event)
+                outcome = callback(event)
+                if outcome is not None and inspect.isawaitable(outcome):
+                    _refuse(outcome)
             except Exception as error:
                 self._failed(error)
             else:
@@ -125,7 +129,9 @@ class Subscription(Generic[T]):
                 if not self._overflowed:
                     self._overflowed = True
                     stats.gaps += 1
-                    _LOG.error("%s: the reader is %d events behind; the rest is read again over REST", self.name, self._limit)
+                    _LOG.error(
+                        "%s: the reader is %d events behind; the rest is read again over REST", self.name, self._limit
+                    )
             else:
                 self._accept(event)
                 self._buffer.append(event)
@@ -162,7 +168,8 @@ class Subscription(Generic[T]):
             self._accepted.popitem(last=False)
 
     async def _catch_up(self, refill: Callable[[], Awaitable[Iterable[T]]]) -> None:
-        # Buffering starts again before the refill is asked for, so that nothing falls between; keys keep each event single.
+        # Buffering starts again before the refill is asked for, so that nothing falls between; keys keep each event
+        # single.
         self._overflowed = False
         try:
             missed = list(await refill())
@@ -171,13 +178,18 @@ class Subscription(Generic[T]):
             self._failed(error)
             await self._clock.sleep(1.0)
             return
-        fresh = [event for event in missed if self._key(event) not in self._accepted]
-        for event in fresh:
-            self._accept(event)
+        except BaseException:
+            self._overflowed = True  # a reader that gave up waiting (wait_for, say) may come back
+            raise
+        fresh: list[T] = []
+        for event in missed:
+            if self._key(event) not in self._accepted:
+                self._accept(event)
+                fresh.append(event)
         self._buffer.extendleft(reversed(fresh))
 
     async def _drain(self, callback: Callable[[T], Awaitable[None]]) -> None:
-        while (event := await self._take()) is not None:
+        while not self.closed and (event := await self._take()) is not None:
             try:
                 await callback(event)
             except Exception as error:
@@ -205,19 +217,29 @@ class Subscription(Generic[T]):
         return event
 
     async def close(self) -> None:
-        """End the stream. May be called twice, also from its own callback."""
+        """End the stream: no callback begins any more. May be called twice, also from its own callback."""
         if self.closed:
             return
         self.closed = True
         self._ready.set()
         task = self._task
-        if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-        if self._on_close is not None:
-            outcome = self._on_close(self)
-            if outcome is not None:
-                await outcome
+        try:
+            if task is not None and task is not asyncio.current_task():
+                task.cancel()
+                await asyncio.wait({task}, timeout=_CLOSE_SECONDS)
+                if not task.done():
+                    _LOG.error("%s: a callback does not end when it is cancelled", self.name)
+        finally:
+            if self._on_close is not None:
+                outcome = self._on_close(self)
+                if outcome is not None:
+                    await outcome
+
+
+def _refuse(outcome: Any) -> None:
+    if inspect.iscoroutine(outcome):
+        outcome.close()
+    raise TypeError("a plain callback returned something to be awaited, which nobody awaits: make it an `async def`")
 
 
 def _is_async(callback: Callable[..., Any]) -> bool:

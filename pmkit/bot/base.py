@@ -1,12 +1,12 @@
 """`BaseBot`: the life cycle of a strategy.
 
-A strategy overrides hooks and reads what the bot keeps for it; it never has to think of connecting, rolling over, signals
-or cleaning up. DESIGN section 3 "Markets and rollover" is the contract.
+A strategy overrides hooks and reads what the bot keeps for it; it never has to think of connecting, rolling over,
+signals or cleaning up. DESIGN section 3 "Markets and rollover" is the contract.
 
-Rules written down once: a hook that raises is logged and counted and the bot goes on; `MAX_TICK_ERRORS` ticks in a row that
-raise stop it. A background task that dies stops the bot, unless it was spawned with `critical=False`. At exit the
-bot's own open orders are cancelled (`OPEN_ORDERS = "cancel"`) or reported by id. Nothing is read from disk at start: the
-venue's orders, trades and positions are the truth.
+Rules written down once: a hook that raises is logged and counted and the bot goes on; `MAX_TICK_ERRORS` ticks in a row
+that raise stop it. A background task that dies stops the bot, unless it was spawned with `critical=False`. At exit the
+bot's own open orders are cancelled (`OPEN_ORDERS = "cancel"`) or reported by id. Nothing is read from disk at start:
+the venue's orders, trades and positions are the truth.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
 
 from pmkit.bot.ledger import MarketLedger
 from pmkit.bot.life import HOOK_GRACE_SECONDS, Life
@@ -65,8 +65,8 @@ class BaseBot(Life):
     """Subclass it, override the hooks, `await Bot(exchanges, assets).start()` or let `pmkit.run` do all of it.
 
     Hooks: `_on_start()`, `_tick()` every TICK_SECONDS (never two at once; missed ones are skipped and counted),
-    `_on_rollover(asset, old, new)` once per asset and venue and change (`new` may be falsy), `_on_settled(asset, market,
-    result, pnl)`, `_on_stop()`.
+    `_on_rollover(asset, old, new)` once per asset and venue and change (`new` may be falsy), `_on_settled(asset,
+    market, result, pnl)`, `_on_stop()`.
     """
 
     CANCEL_BEFORE_CLOSE: ClassVar[float] = 2.0
@@ -116,7 +116,9 @@ class BaseBot(Life):
         """The market of an asset changed. Both may be falsy."""
 
     async def _on_settled(self, asset: str, market: Market, result: MarketResult, pnl: Decimal) -> None:
-        """A market in which the bot had a fill, or whose window it saw, is resolved. `pnl` in dollars, fees included."""
+        """A market in which the bot had a fill, or whose window it saw, is resolved. `pnl` in dollars, fees
+        included.
+        """
 
     async def _on_stop(self) -> None:
         """Once, at the end, after the bot's orders were cancelled; connections still stand."""
@@ -127,7 +129,9 @@ class BaseBot(Life):
     def exchange(self) -> OwnOrders:
         """The only exchange. Raises ConfigError with several: use `self.exchanges["kalshi"]`."""
         if len(self.exchanges) > 1:
-            raise ConfigError(f"this bot has several venues: use self.exchanges[...] with one of {list(self.exchanges)}")
+            raise ConfigError(
+                f"this bot has several venues: use self.exchanges[...] with one of {list(self.exchanges)}"
+            )
         return next(iter(self.exchanges.values()))
 
     @property
@@ -169,15 +173,13 @@ class BaseBot(Life):
 
     async def _begin(self) -> None:
         await asyncio.gather(*(feed.start() for feed in self.feeds))
-        for exchange in self.exchanges.values():
+        for venue, exchange in self.exchanges.items():
             await exchange.__aenter__()
             await exchange.subscribe_fills(partial(self._fill, exchange))
             await exchange.subscribe_orders(exchange.note)
             for order in await exchange.get_open_orders():
-                self.log.warning(
-                    "%s: the account already has an open order: %s %s %s %s at %s (%s)",
-                    exchange.venue, order.side, order.remaining, order.outcome, order.market_id, order.price, order.order_id,
-                )  # fmt: skip
+                what = f"{order.side} {order.remaining} {order.outcome} {order.market_id} at {order.price}"
+                self.log.warning("%s: the account has an open order already: %s (%s)", venue, what, order.order_id)
         for venue, exchange in self.exchanges.items():
             for asset in self.assets:
                 self._windows[(venue, asset)] = Window(
@@ -252,7 +254,9 @@ class BaseBot(Life):
         result = await exchange.wait_result(market)
         pnl = self.ledger(market).settle(result)
         self.stats.settled += 1
-        exchange.rows.write(TradeEvent.SETTLED, market.market_id, result.winner or "", status=str(result), reason=f"pnl {pnl}")
+        exchange.rows.write(
+            TradeEvent.SETTLED, market.market_id, result.winner or "", status=str(result), reason=f"pnl {pnl}"
+        )
         self.log.info("settled: %s %s -> %s, profit %s", window.name, market.market_id, result, pnl)
         await self._hook("_on_settled", self._on_settled(window.asset, market, result, pnl))
         exchange.forget(market.market_id)
@@ -280,6 +284,7 @@ class BaseBot(Life):
                 await exchange.cancel_own()
             except PmkitError as error:
                 self.log.error("%s: cancelling at exit failed: %s", exchange.venue, error)
+
 
 async def _gather(steps: Iterable[Awaitable[None]]) -> None:
     for outcome in await asyncio.gather(*steps, return_exceptions=True):

@@ -171,8 +171,8 @@ class Life:
             self.log.exception("%s raised", name)
 
     def spawn(self, coro: Coroutine[Any, Any, Any], name: str = "task", critical: bool = True) -> asyncio.Task[Any]:
-        """Run a coroutine beside the bot, kept referenced and watched. Its death by an exception is logged, counted and,
-        when `critical`, stops the bot. Cancelled at exit.
+        """Run a coroutine beside the bot, kept referenced and watched. Its death by an exception is logged, counted
+        and, when `critical`, stops the bot. Cancelled at exit.
         """
         task = asyncio.get_running_loop().create_task(coro, name=f"{type(self).__name__} {name}")
         self._tasks.add(task)

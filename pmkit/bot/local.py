@@ -34,11 +34,13 @@ class LocalLine(msgspec.Struct, frozen=True):
 class LocalProcess:
     """`async with LocalProcess(speed=15) as line:` serves all local venues until the block ends.
 
-    `speed` is how much faster than the wall market time passes. The child ends when this process does, in whatever way: it
-    watches its standard input. Raises ConfigError where it does not start.
+    `speed` is how much faster than the wall market time passes. The child ends when this process does, in whatever
+    way: it watches its standard input. Raises ConfigError where it does not start.
     """
 
-    def __init__(self, *, assets: tuple[str, ...], speed: float, seed: int, first_boundary: float | None = None) -> None:
+    def __init__(
+        self, *, assets: tuple[str, ...], speed: float, seed: int, first_boundary: float | None = None
+    ) -> None:
         self._settings = {
             "assets": list(assets),
             "factor": speed,
@@ -49,7 +51,8 @@ class LocalProcess:
         self._clock = SystemClock()
 
     async def __aenter__(self) -> LocalLine:
-        # A session of its own: Ctrl-C in the terminal reaches the bot, which then ends the venues after its own clean-up.
+        # A session of its own: Ctrl-C in the terminal reaches the bot, which then ends the venues after its own
+        # clean-up.
         self._process = await asyncio.create_subprocess_exec(
             sys.executable,
             "-m",

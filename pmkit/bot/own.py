@@ -1,13 +1,14 @@
 """`OwnOrders`: an exchange that writes down what its bot does and knows which open orders are the bot's.
 
-It passes every call on to the venue's exchange (or the dry-run) and adds rows to the trade CSV: the intent before anything
-is sent, then accepted, rejected or unknown. A bot cancels only the orders known here, never the account's others.
+It passes every call on to the venue's exchange (or the dry-run) and adds rows to the trade CSV: the intent before
+anything is sent, then accepted, rejected or unknown. A bot cancels only the orders known here, never the account's
+others.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Iterable, Sequence
+from collections.abc import Awaitable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
@@ -15,11 +16,11 @@ from typing import Any
 
 import msgspec
 
+from pmkit.bot.rows import TradeRows
 from pmkit.errors import CancelUnknown, InvalidOrder, NotSent, OrderRejected, OrderUnknown, PmkitError
-from pmkit.exchanges.base import Amount, BaseExchange, Callback, LegResult, MarketFinder
+from pmkit.exchanges.base import Amount, BaseExchange, Callback, LegResult, PublicSide
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.numbers import to_decimal
-from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import (
     Absent,
     Accepted,
@@ -27,41 +28,31 @@ from pmkit.exchanges.types import (
     CancelResult,
     Fill,
     Intent,
-    MarketResult,
     Order,
     OrderId,
     OrderState,
     OrderStatus,
     Position,
-    PublicTrade,
-    ReferencePrice,
     Side,
     TimeInForce,
     Trade,
 )
-from pmkit.bot.rows import TradeRows
 from pmkit.logging.csv_logger import TradeEvent, TradeLog
 from pmkit.streams import Subscription
 
 
-class OwnOrders(BaseExchange):
+class OwnOrders(PublicSide):
     """One exchange as one bot uses it. Constructed by BaseBot."""
 
     def __init__(self, exchange: BaseExchange, trades: TradeLog | None) -> None:
-        super().__init__(exchange.endpoints, exchange.clock)
+        super().__init__(exchange)
         self.exchange = exchange
-        self.venue_clock = exchange.venue_clock
         self.rows = TradeRows(exchange, trades)
         self.open: dict[str, Order] = {}
         self._ended: dict[str, None] = {}
         self.placed = 0
         self.rejected = 0
         self.unknown = 0
-
-    @property
-    def venue(self) -> str:  # type: ignore[override]
-        """The venue of the exchange behind it."""
-        return self.exchange.venue
 
     def __getattr__(self, name: str) -> Any:
         # What only one venue has (redeem, amend_order, ...) is used as it is.
@@ -96,7 +87,9 @@ class OwnOrders(BaseExchange):
         reason = str(error) or type(error).__name__
         intent = error.intent if isinstance(error, OrderUnknown) else None
         code = error.code if isinstance(error, OrderRejected) else type(error).__name__
-        self.rows.write_order(event, order, type=kind, status=code, reason=reason, order_id=intent.order_id if intent else None)
+        self.rows.write_order(
+            event, order, type=kind, status=code, reason=reason, order_id=intent.order_id if intent else None
+        )
 
     async def _place(self, market: Market, order: Order, kind: str, placing: Awaitable[OrderId]) -> OrderId:
         self.rows.know(market)
@@ -294,42 +287,6 @@ class OwnOrders(BaseExchange):
         return answer
 
     # -- passed on as they are ----------------------------------------------------------------------------------
-
-    async def close(self) -> None:
-        await self.exchange.close()
-
-    def finder(self) -> MarketFinder:
-        return self.exchange.finder()
-
-    async def get_market(self, market_id: str) -> Market:
-        return await self.exchange.get_market(market_id)
-
-    async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
-        return await self.exchange.get_orderbook(market, outcome)
-
-    def book(self, market: Market, outcome: str) -> OrderBook:
-        return self.exchange.book(market, outcome)
-
-    async def subscribe_orderbook(
-        self, markets: Iterable[Market], callback: Callback[OrderBook] | None = None
-    ) -> Subscription[OrderBook]:
-        return await self.exchange.subscribe_orderbook(markets, callback)
-
-    async def subscribe_trades(
-        self, markets: Iterable[Market], callback: Callback[PublicTrade] | None = None
-    ) -> Subscription[PublicTrade]:
-        return await self.exchange.subscribe_trades(markets, callback)
-
-    async def subscribe_markets(self, callback: Callback[Market] | None = None) -> Subscription[Market]:
-        return await self.exchange.subscribe_markets(callback)
-
-    async def subscribe_reference(
-        self, assets: Iterable[str], callback: Callback[ReferencePrice] | None = None
-    ) -> Subscription[ReferencePrice]:
-        return await self.exchange.subscribe_reference(assets, callback)
-
-    async def wait_result(self, market: Market) -> MarketResult:
-        return await self.exchange.wait_result(market)
 
     @property
     def unresolved(self) -> Sequence[Intent]:

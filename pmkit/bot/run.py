@@ -23,7 +23,7 @@ from pmkit.exchanges.base import BaseExchange, MarketData
 from pmkit.exchanges.paper.exchange import PaperExchange
 from pmkit.logging.csv_logger import TradeLog
 from pmkit.logging.logger import close_logging, setup_logging
-from pmkit.logging.paths import Paths
+from pmkit.logging.paths import Paths, file_mode
 from pmkit.prompts import inquirer as prompts
 
 if TYPE_CHECKING:
@@ -52,21 +52,21 @@ def run(
 ) -> None:
     """Run a strategy until it stops itself, Ctrl-C or SIGTERM.
 
-    Two questions are asked at a prompt, or answered by PMKIT_WHERE and PMKIT_MODE; `venues`, `assets` and `interval` are
-    asked (or read from PMKIT_VENUES, PMKIT_ASSETS, PMKIT_INTERVAL) only where they are not given. `candles` is the interval
-    of live Binance candles ("1s", "1m"), None for none.
+    Two questions are asked at a prompt, or answered by PMKIT_WHERE and PMKIT_MODE; `venues`, `assets` and `interval`
+    are asked (or read from PMKIT_VENUES, PMKIT_ASSETS, PMKIT_INTERVAL) only where they are not given. `candles` is the
+    interval of live Binance candles ("1s", "1m"), None for none.
 
-    Local venues: market time passes `local_speed` times as fast as the wall, prices and traders follow `local_seed`, and
-    the first boundary comes after `local_first_boundary` seconds of wall time where it is given. Dry-run: the account
-    starts with `balance` dollars per venue, `queue` is the model of queue positions.
+    Local venues: market time passes `local_speed` times as fast as the wall, prices and traders follow `local_seed`,
+    and the first boundary comes after `local_first_boundary` seconds of wall time where it is given. Dry-run: the
+    account starts with `balance` dollars per venue, `queue` is the model of queue positions.
 
     Exits the process with status 1 and a message when the run could not start or failed, 130 after a second Ctrl-C.
     """
     try:
         settings = Settings.load()
-        where = prompts.ask_where(settings)
+        where = prompts.ask_where(settings, venues or ())
         mode = prompts.ask_mode(settings, where)
-        venues = [name.lower() for name in venues] if venues else prompts.ask_venues(settings, VENUES)
+        venues = [name.lower() for name in venues] if venues else list(prompts.ask_venues(settings))
         assets = [name.upper() for name in assets] if assets else prompts.ask_assets(settings)
         interval = interval or prompts.ask_interval(settings)
         for name in venues:
@@ -126,9 +126,10 @@ async def _main(
         else:
             endpoints = Endpoints.demo() if where is Where.DEMO else Endpoints.real()
         clock = endpoints.make_clock()
-        paths = Paths.from_settings(settings)
+        paths = Paths.of(settings)
+        paths.check()
         secrets = [*secrets_of(settings), *([key.pem] if key else [])]
-        shown_mode = Where.LOCAL.value if where is Where.LOCAL else mode.value
+        shown_mode = file_mode(where, mode)
         log = setup_logging(
             bot.__name__, shown_mode, paths=paths, clock=clock, level=settings.log_level, secrets=secrets
         )
@@ -173,7 +174,7 @@ def _market_data(
     if local_key is not None:
         signer = HandshakeSigner.from_key(local_key.id, local_key.pem)
     elif settings.kalshi_api_key_id and (pem := settings.kalshi_pem()) is not None:
-        signer = HandshakeSigner.from_key(settings.kalshi_api_key_id, pem.reveal())
+        signer = HandshakeSigner.from_key(settings.kalshi_api_key_id.reveal(), pem.reveal())
     else:
         logging.getLogger("pmkit.bot").info("no Kalshi key: books come from REST polls about once a second")
     return KalshiMarketData(endpoints, clock, signer=signer)

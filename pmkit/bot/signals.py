@@ -13,8 +13,8 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class StopSignals:
-    """Counts stop signals and reports each as (name, how many so far). Does nothing outside the main thread, where Python
-    delivers no signals.
+    """Counts stop signals and reports each as (name, how many so far). Does nothing outside the main thread, where
+    Python delivers no signals.
     """
 
     def __init__(self, on_signal: Callable[[str, int], None]) -> None:

@@ -1,7 +1,8 @@
 """`Window`: one asset on one venue, followed from market to market.
 
-It finds the current market, subscribes to its books, finds and subscribes to the next one before the boundary and switches
-exactly once. What goes wrong on the way (not listed yet, the metadata host is down) is a state with a reason, not an end.
+It finds the current market, subscribes to its books, finds and subscribes to the next one before the boundary and
+switches exactly once. What goes wrong on the way (not listed yet, the metadata host is down) is a state with a reason,
+not an end.
 """
 
 from __future__ import annotations
@@ -33,8 +34,8 @@ GRACE_SECONDS = 5.0
 class Window:
     """The current and the next market of one asset on one venue. `run` follows them until it is cancelled.
 
-    `on_switch(window, old, new, skipped)` is awaited once per change; `on_closing(window, market)` once per market, shortly before its
-    close. `skipped` counts windows that passed unseen (a machine that slept).
+    `on_switch(window, old, new, skipped)` is awaited once per change; `on_closing(window, market)` once per market,
+    shortly before its close. `skipped` counts windows that passed unseen (a machine that slept).
     """
 
     def __init__(

@@ -13,7 +13,7 @@ from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
 from types import TracebackType
-from typing import Any, ClassVar, Self, TypeAlias, TypeVar
+from typing import Any, Self, TypeAlias, TypeVar
 
 from pmkit.clock import Clock, VenueClock
 from pmkit.endpoints import Endpoints
@@ -54,7 +54,7 @@ class MarketData(ABC):
     One object per venue, an async context manager, shared by finder, exchange and dry-run.
     """
 
-    venue: ClassVar[str]
+    venue: str
 
     def __init__(self, endpoints: Endpoints, clock: Clock) -> None:
         self.endpoints = endpoints
@@ -121,8 +121,8 @@ class MarketData(ABC):
 
 
 class MarketFinder(ABC):
-    """Finds the windows of an asset. Returns `Market | NoMarket`; raises ConfigError for an unknown asset or interval and
-    what the query raised when it failed.
+    """Finds the windows of an asset. Returns `Market | NoMarket`; raises ConfigError for an unknown asset or interval
+    and what the query raised when it failed.
     """
 
     def __init__(self, data: MarketData) -> None:
@@ -276,3 +276,49 @@ class BaseExchange(MarketData):
     @abstractmethod
     def dead_man(self) -> AbstractAsyncContextManager[Any]:
         """A context in which the venue cancels the orders when this process stops telling it that it lives."""
+
+
+class PublicSide(BaseExchange):
+    """An exchange whose public side is another object's: every public call is passed on to `data`."""
+
+    def __init__(self, data: MarketData) -> None:
+        super().__init__(data.endpoints, data.clock)
+        self.venue = data.venue
+        self.venue_clock = data.venue_clock
+        self.data = data
+
+    async def close(self) -> None:
+        await self.data.close()
+
+    def finder(self) -> MarketFinder:
+        return self.data.finder()
+
+    async def get_market(self, market_id: str) -> Market:
+        return await self.data.get_market(market_id)
+
+    async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
+        return await self.data.get_orderbook(market, outcome)
+
+    def book(self, market: Market, outcome: str) -> OrderBook:
+        return self.data.book(market, outcome)
+
+    async def subscribe_orderbook(
+        self, markets: Iterable[Market], callback: Callback[OrderBook] | None = None
+    ) -> Subscription[OrderBook]:
+        return await self.data.subscribe_orderbook(markets, callback)
+
+    async def subscribe_trades(
+        self, markets: Iterable[Market], callback: Callback[PublicTrade] | None = None
+    ) -> Subscription[PublicTrade]:
+        return await self.data.subscribe_trades(markets, callback)
+
+    async def subscribe_markets(self, callback: Callback[Market] | None = None) -> Subscription[Market]:
+        return await self.data.subscribe_markets(callback)
+
+    async def subscribe_reference(
+        self, assets: Iterable[str], callback: Callback[ReferencePrice] | None = None
+    ) -> Subscription[ReferencePrice]:
+        return await self.data.subscribe_reference(assets, callback)
+
+    async def wait_result(self, market: Market) -> MarketResult:
+        return await self.data.wait_result(market)

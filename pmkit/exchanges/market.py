@@ -83,8 +83,8 @@ class PriceGrid(msgspec.Struct, frozen=True):
 class FeeRule(msgspec.Struct, frozen=True, kw_only=True):
     """fee = size * rate * (price * (1 - price)) ** exponent, rounded to `quantum` dollars per fill.
 
-    Rates are dollars per share at price*(1-price) = 1. `round_up` says which way the venue is assumed to round; the venue's
-    own figure in a fill is what counts.
+    Rates are dollars per share at price*(1-price) = 1. `round_up` says which way the venue is assumed to round; the
+    venue's own figure in a fill is what counts.
     """
 
     taker: Decimal = Decimal(0)
@@ -108,8 +108,13 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True):
 class Market(msgspec.Struct, frozen=True, kw_only=True):
     """One binary market of one venue. Venues subclass it with ids of their own.
 
-    Times are epoch milliseconds (`open_ms`, `close_ms`: the window, close exclusive); `open_time` and `close_time` give them as
-    aware UTC datetimes. `strike` is None until the venue has published it.
+    Times are epoch milliseconds (`open_ms`, `close_ms`: the window, close exclusive); `open_time` and `close_time`
+    give them as aware UTC datetimes. `strike` is None until the venue has published it.
+
+    How the venue trades: `tradable_before_open` (orders are taken before the window), `market_buys_spend` (an IOC or
+    FOK buy aims at dollars, so that a better price gives more shares), `nets_outcomes` (one net position: buying one
+    outcome closes the other), `min_marketable` (dollars of a buy that takes at once), `taker_delay_ms` (how long a
+    marketable order is held), `final_after_ms` (about how long a fill stays PENDING; 0: final at once).
     """
 
     venue: str
@@ -131,6 +136,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     settlement: str = ""
     protocol: str = ""
     tradable_before_open: bool = False
+    market_buys_spend: bool = False
+    nets_outcomes: bool = False
+    min_marketable: Decimal = Decimal(0)
+    taker_delay_ms: int = 0
+    final_after_ms: int = 0
     payouts: tuple[Decimal, ...] | None = None
 
     @property
@@ -160,7 +170,9 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         if not self.grid.legal(value):
             below, above = self.grid.floor(value), self.grid.ceil(value)
             near = " and ".join(f"{neighbour:f}" for neighbour in (below, above) if neighbour is not None)
-            raise InvalidOrder(f"price {value:f} is not on the grid of {self.market_id}: the legal neighbours are {near}")
+            raise InvalidOrder(
+                f"price {value:f} is not on the grid of {self.market_id}: the legal neighbours are {near}"
+            )
         return value
 
     def check_size(self, size: object) -> Decimal:
@@ -217,7 +229,8 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         if size < self.min_size:
             need = self.min_size * limit + self.fees.fee(limit, self.min_size, maker)
             raise InvalidOrder(
-                f"{money:f} dollars do not buy the minimum of {self.min_size:f} shares of {self.market_id} at {limit:f}: "
+                f"{money:f} dollars do not buy the minimum of {self.min_size:f} shares of {self.market_id} "
+                f"at {limit:f}: "
                 f"that takes {need:f}"
             )
         return size

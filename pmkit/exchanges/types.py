@@ -1,7 +1,8 @@
 """Words, ids and shapes that all venues share (wire: no I/O, no clock).
 
-Money is `Decimal`: dollars 0.00-1.00 per share, shares or contracts for sizes. Inside, prices are integers of 0.0001 dollars.
-Event times are epoch milliseconds (`..._ms`), receive times epoch nanoseconds (`received_ns`), both in market time.
+Money is `Decimal`: dollars 0.00-1.00 per share, shares or contracts for sizes. Inside, prices are integers of 0.0001
+dollars. Event times are epoch milliseconds (`..._ms`), receive times epoch nanoseconds (`received_ns`), both in market
+time.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Self
+from typing import Literal, Self
 
 import msgspec
 
@@ -128,7 +129,7 @@ class NoMarket(msgspec.Struct, frozen=True):
     reason: str
     until: datetime | None = None
 
-    def __bool__(self) -> bool:
+    def __bool__(self) -> Literal[False]:
         return False
 
 

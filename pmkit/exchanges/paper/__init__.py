@@ -1,0 +1,1 @@
+"""The dry-run: an exchange on real books that has no way to trade."""

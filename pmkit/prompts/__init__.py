@@ -1,0 +1,1 @@
+"""Questions on the terminal: `pmkit.prompts.inquirer`."""
