@@ -22,7 +22,7 @@ from pmkit.errors import ConfigError, PmkitError
 from pmkit.exchanges.base import BaseExchange, MarketData
 from pmkit.exchanges.paper.exchange import PaperExchange
 from pmkit.logging.csv_logger import TradeLog
-from pmkit.logging.logger import close_logging, setup_logging
+from pmkit.logging.logger import close_logging, flush_logging, setup_logging
 from pmkit.logging.paths import Paths, file_mode
 from pmkit.prompts import inquirer as prompts
 
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from pmkit.data.binance.feed import BinanceFeed
 
 VENUES = ("polymarket", "kalshi")
+MARKET_INTERVALS = ("15m",)
 
 NO_ORDERS_YET = (
     "live orders are not built yet in this version of pmkit: neither real venues nor the local ones take them. "
@@ -68,7 +69,7 @@ def run(
         mode = prompts.ask_mode(settings, where)
         venues = [name.lower() for name in venues] if venues else list(prompts.ask_venues(settings))
         assets = [name.upper() for name in assets] if assets else prompts.ask_assets(settings)
-        interval = interval or prompts.ask_interval(settings)
+        interval = interval or prompts.ask_interval(settings, MARKET_INTERVALS)
         for name in venues:
             if name not in VENUES:
                 raise ConfigError(f"unknown venue {name!r}: there are {' and '.join(VENUES)}")
@@ -135,7 +136,7 @@ async def _main(
         )
         stack.callback(close_logging)
         for warning in settings.warnings:
-            log.warning(warning)
+            log.warning("%s", warning)
         trades = TradeLog(paths, shown_mode, bot.__name__, clock)
         stack.callback(trades.close)
         exchanges: list[BaseExchange] = []
@@ -156,6 +157,7 @@ async def _main(
         except Exception:
             log.exception("the bot failed")
             status = 1
+        flush_logging()
         print_summary(runner.ledgers.values(), runner.stats)
         return 130 if runner.hurried else status
 

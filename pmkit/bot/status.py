@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
-import sys
 from decimal import Decimal
-from typing import IO
+from typing import TYPE_CHECKING
 
 from pmkit.bot.base import BaseBot
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.types import NoMarket
+from pmkit.logging.logger import console
+
+if TYPE_CHECKING:
+    from rich.live import Live
 
 
 def price(value: Decimal | None) -> str:
-    """A price for people: `.560`, or `----` where there is none."""
+    """A price for people: `0.560`, or `----` where there is none."""
     return "----" if value is None else f"{value:.3f}"
 
 
@@ -39,21 +41,26 @@ def describe(bot: BaseBot, market: Market | NoMarket) -> str:
 
 
 class StatusLine:
-    """`show(text)` replaces the line; `clear()` takes it away. Log lines written meanwhile push it down."""
+    """`show(text)` replaces the line, `clear()` takes it away. Log lines are printed above it."""
 
-    def __init__(self, stream: IO[str] | None = None) -> None:
-        self._stream = sys.stderr if stream is None else stream
-        self._active = self._stream.isatty()
+    def __init__(self) -> None:
+        self._live: Live | None = None
 
-    def show(self, text: str) -> None:
-        """Draw the line, cut to the terminal's width."""
-        if self._active:
-            width = shutil.get_terminal_size().columns
-            self._stream.write("\r\x1b[2K" + text[: width - 1])
-            self._stream.flush()
+    def show(self, *lines: str) -> None:
+        """Draw the lines, each cut to the terminal's width."""
+        from rich.live import Live
+        from rich.text import Text
+
+        target = console()
+        if target is None or not target.is_terminal:
+            return
+        if self._live is None:
+            self._live = Live(console=target, auto_refresh=False, transient=True)
+            self._live.start()
+        self._live.update(Text("\n".join(lines), no_wrap=True, overflow="ellipsis"), refresh=True)
 
     def clear(self) -> None:
-        """Remove the line."""
-        if self._active:
-            self._stream.write("\r\x1b[2K")
-            self._stream.flush()
+        """Remove the lines."""
+        if self._live is not None:
+            self._live.stop()
+            self._live = None

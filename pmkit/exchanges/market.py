@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal, localcontext
+from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from math import gcd
 
 import msgspec
 
 from pmkit.errors import InvalidOrder
-from pmkit.exchanges.numbers import to_decimal
+from pmkit.exchanges.numbers import scaled, to_decimal, whole
 from pmkit.exchanges.types import PRICE_SCALE, MarketStatus
 
 ONE = Decimal(1)
+_EXACT = Context(prec=60)
+"""Wide enough for every product of price, size and rate here; the caller's own context never matters."""
 
 
 class Band(msgspec.Struct, frozen=True):
@@ -32,10 +34,10 @@ class PriceGrid(msgspec.Struct, frozen=True):
     @classmethod
     def uniform(cls, tick: Decimal) -> PriceGrid:
         """One tick everywhere: 0.01 gives 0.01 .. 0.99. Raises InvalidOrder where the tick does not divide a dollar."""
-        step = tick * PRICE_SCALE
-        if step != int(step) or not 0 < step < PRICE_SCALE or PRICE_SCALE % int(step):
+        step = whole(tick, PRICE_SCALE)
+        if step is None or not 0 < step < PRICE_SCALE or PRICE_SCALE % step:
             raise InvalidOrder(f"{tick} is no price step: it has to divide one dollar and be a multiple of 0.0001")
-        return cls((Band(0, PRICE_SCALE, int(step)),))
+        return cls((Band(0, PRICE_SCALE, step),))
 
     @property
     def unit(self) -> int:
@@ -45,14 +47,9 @@ class PriceGrid(msgspec.Struct, frozen=True):
             unit = gcd(unit, band.step, band.start)
         return unit
 
-    def _units(self, price: Decimal) -> int | None:
-        scaled = price * PRICE_SCALE
-        whole = int(scaled)
-        return whole if whole == scaled else None
-
     def legal(self, price: Decimal) -> bool:
         """Whether an order may carry this price."""
-        units = self._units(price)
+        units = whole(price, PRICE_SCALE)
         if units is None or not 0 < units < PRICE_SCALE:
             return False
         return any(band.start <= units <= band.end and (units - band.start) % band.step == 0 for band in self.bands)
@@ -60,24 +57,26 @@ class PriceGrid(msgspec.Struct, frozen=True):
     def floor(self, price: Decimal) -> Decimal | None:
         """The highest legal price at or below, None where there is none."""
         best: int | None = None
+        numerator, denominator = price.as_integer_ratio()
         for band in self.bands:
-            limit = min(int((price * PRICE_SCALE).to_integral_value(ROUND_FLOOR)), band.end, PRICE_SCALE - 1)
+            limit = min(numerator * PRICE_SCALE // denominator, band.end, PRICE_SCALE - 1)
             if limit < band.start:
                 continue
             units = limit - (limit - band.start) % band.step
             if units > 0 and (best is None or units > best):
                 best = units
-        return None if best is None else Decimal(best) / PRICE_SCALE
+        return None if best is None else scaled(best, 4).normalize(_EXACT)
 
     def ceil(self, price: Decimal) -> Decimal | None:
         """The lowest legal price at or above, None where there is none."""
         best: int | None = None
+        numerator, denominator = price.as_integer_ratio()
         for band in self.bands:
-            limit = max(int((price * PRICE_SCALE).to_integral_value(ROUND_CEILING)), band.start, 1)
+            limit = max(-(-numerator * PRICE_SCALE // denominator), band.start, 1)
             units = limit + (band.start - limit) % band.step
             if units <= band.end and units < PRICE_SCALE and (best is None or units < best):
                 best = units
-        return None if best is None else Decimal(best) / PRICE_SCALE
+        return None if best is None else scaled(best, 4).normalize(_EXACT)
 
 
 class FeeRule(msgspec.Struct, frozen=True, kw_only=True):
@@ -95,14 +94,15 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True):
 
     def raw(self, price: Decimal, size: Decimal, maker: bool = False) -> Decimal:
         """The fee before rounding."""
-        rate = self.maker if maker else self.taker
-        spread = price * (ONE - price)
-        return size * rate * (spread if self.exponent == 1 else spread**self.exponent)
+        with localcontext(_EXACT):
+            rate = self.maker if maker else self.taker
+            spread = price * (ONE - price)
+            return size * rate * (spread if self.exponent == 1 else spread**self.exponent)
 
     def fee(self, price: Decimal, size: Decimal, maker: bool = False) -> Decimal:
         """Dollars charged for one fill."""
         rounding = ROUND_CEILING if self.round_up else ROUND_FLOOR
-        return self.raw(price, size, maker).quantize(self.quantum, rounding)
+        return self.raw(price, size, maker).quantize(self.quantum, rounding, _EXACT)
 
 
 class Market(msgspec.Struct, frozen=True, kw_only=True):
@@ -180,7 +180,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         value = to_decimal(size, "size")
         if value < self.min_size:
             raise InvalidOrder(f"size {value:f} is below the minimum of {self.min_size:f} of {self.market_id}")
-        if value % self.size_step:
+        if _EXACT.remainder(value, self.size_step):
             below = self.floor_size(value)
             raise InvalidOrder(
                 f"size {value:f} is not a multiple of {self.size_step:f}: the legal neighbours are "
@@ -205,7 +205,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     def floor_size(self, size: object) -> Decimal:
         """The size cut to the size step. May be below the minimum."""
         value = to_decimal(size, "size")
-        return (value / self.size_step).to_integral_value(ROUND_FLOOR) * self.size_step
+        return _EXACT.multiply(_EXACT.divide_int(value, self.size_step), self.size_step)
 
     def fee(self, price: object, size: object, maker: bool = False) -> Decimal:
         """Dollars of fee for one fill of this size at this price."""
@@ -220,8 +220,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         limit = to_decimal(price, "price")
         if not 0 < limit < 1:
             raise InvalidOrder(f"price {limit:f} is not between 0 and 1 dollar")
-        with localcontext() as context:
-            context.prec = 50
+        with localcontext(_EXACT):
             per_share = limit + self.fees.raw(limit, ONE, maker)
             size = self.floor_size(money / per_share)
             while size > 0 and size * limit + self.fees.fee(limit, size, maker) > money:
@@ -238,7 +237,7 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     def break_even(self, price: object, maker: bool = False) -> Decimal:
         """The probability at which buying at `price` and holding to the end neither wins nor loses, per share."""
         limit = to_decimal(price, "price")
-        return limit + self.fees.raw(limit, ONE, maker)
+        return _EXACT.add(limit, self.fees.raw(limit, ONE, maker))
 
     def payout(self, outcome: str) -> Decimal | None:
         """Dollars per share after resolution, None before."""
