@@ -32,7 +32,7 @@ class DemoBot(BaseBot):
         self.status = StatusLine()
 
     async def _tick(self):
-        self.status.show("   |   ".join(describe(self, market) for market in self.markets.values()))
+        self.status.show(*(describe(self, market) for market in self.markets.values()))
         for market in self.markets.values():
             if market:
                 for outcome in market.outcomes:

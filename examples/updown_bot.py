@@ -30,7 +30,7 @@ class UpDownBot(BaseBot):
             shown.append(describe(self, market))
             if market:
                 await self.trade(market)
-        self.status.show("   |   ".join(shown))
+        self.status.show(*shown)
 
     async def trade(self, market: Market):
         left = self.seconds_remaining(market)

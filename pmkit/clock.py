@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import heapq
+import math
 import random
 import secrets
 import time
@@ -153,8 +154,8 @@ class _LoopClock(Clock):
     """A clock whose timers are those of the running asyncio loop."""
 
     def __init__(self, entropy: Entropy | None, factor: float = 1.0) -> None:
-        if not factor > 0:
-            raise ValueError(f"a clock factor must be above 0, not {factor!r}")
+        if not (factor > 0 and math.isfinite(factor)):
+            raise ValueError(f"a clock factor must be a number above 0, not {factor!r}")
         self.factor = float(factor)
         self.entropy = entropy or Entropy()
 
@@ -257,7 +258,7 @@ class _ManualTimeout:
     def __init__(self, clock: ManualClock, seconds: float | None) -> None:
         self._clock = clock
         self._seconds = seconds
-        self._timer: Timer | None = None
+        self._timer: Timer | asyncio.Handle | None = None
         self._task: asyncio.Task[Any] | None = None
         self._cancelling = 0
         self._expired = False
@@ -267,7 +268,9 @@ class _ManualTimeout:
         if self._task is None:
             raise RuntimeError("a timeout needs a running task")
         self._cancelling = self._task.cancelling()
-        if self._seconds is not None:
+        if self._seconds is not None and self._seconds <= 0:
+            self._timer = asyncio.get_running_loop().call_soon(self._expire)  # no time has to pass for that
+        elif self._seconds is not None:
             self._timer = self._clock.call_later(self._seconds, self._expire)
         return self
 
@@ -379,16 +382,19 @@ class VenueClock:
     """A venue's time as seen from here: local market time plus a measured offset.
 
     Feed it with server times; the sample with the shortest round trip of the last few wins, since its error is at most
-    half of it.
+    half of it. When the local date has been moved (a corrected clock, a machine that slept), what was measured before
+    says nothing any more: it is forgotten, and the local date stands until the next sample.
     """
 
-    __slots__ = ("_clock", "_samples", "offset_ms", "uncertainty_ms")
+    __slots__ = ("_clock", "_samples", "_skew_ms", "offset_ms", "uncertainty_ms")
 
     _KEEP = 8
+    _STEP_MS = 250
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._samples: list[tuple[int, int]] = []
+        self._skew_ms = 0.0
         self.offset_ms = 0
         self.uncertainty_ms: int | None = None
 
@@ -397,11 +403,28 @@ class VenueClock:
 
         `resolution_ms` is 1000 for an HTTP Date header, whose fraction is cut off.
         """
+        self._forget_after_step()
+        if received_ms < sent_ms:
+            return  # the date was moved while the request was on its way: nothing can be told from it
         middle = (sent_ms + received_ms) // 2
-        uncertainty = max(0, received_ms - sent_ms) // 2 + resolution_ms // 2
+        uncertainty = (received_ms - sent_ms) // 2 + resolution_ms // 2
         self._samples = [*self._samples, (uncertainty, venue_ms + resolution_ms // 2 - middle)][-self._KEEP :]
         self.uncertainty_ms, self.offset_ms = min(self._samples, key=lambda sample: sample[0])
+        self._skew_ms = self._skew()
 
     def now_ms(self) -> int:
         """The venue's time now, epoch ms."""
+        self._forget_after_step()
         return self._clock.now_ms() + self.offset_ms
+
+    def _skew(self) -> float:
+        """The date against the monotonic time: constant, but for a step."""
+        return self._clock.now_ms() - self._clock.monotonic() * 1000
+
+    def _forget_after_step(self) -> None:
+        limit = self._STEP_MS * max(1.0, self._clock.factor)
+        # Looked at twice: this process may have been held up between the two readings.
+        if self._samples and all(abs(self._skew() - self._skew_ms) > limit for _ in range(2)):
+            self._samples = []
+            self.offset_ms = 0
+            self.uncertainty_ms = None

@@ -98,8 +98,11 @@ class Endpoints(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.encode(self).decode()
 
     def make_clock(self, entropy: Entropy | None = None) -> Clock:
-        """The clock these venues run on: the system's, or a scaled one for local venues."""
-        return clock_from_text(self.clock, entropy)
+        """The clock these venues run on: the system's, or a scaled one for local venues. Raises ConfigError."""
+        try:
+            return clock_from_text(self.clock, entropy)
+        except ValueError as error:
+            raise ConfigError(f"the clock of these endpoints cannot be read: {error}") from error
 
 
 def is_loopback(url: str) -> bool:

@@ -23,6 +23,7 @@ from pmkit.clock import Clock, VenueClock
 from pmkit.endpoints import is_loopback
 from pmkit.errors import (
     AuthError,
+    ConfigError,
     MarketNotFound,
     NotSent,
     ProtocolChanged,
@@ -40,6 +41,8 @@ Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 EXCERPT_CHARS = 200
 MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_GATE_WAIT_SECONDS = 2.0
+# What a 429 and a 418 ask for when they name no time. Binance bans for two minutes at least.
+GATE_SECONDS = {429: 1.0, 418: 120.0}
 CLOSE_SECONDS = 0.8
 
 
@@ -68,18 +71,14 @@ class HttpAnswer(msgspec.Struct, frozen=True):
     @property
     def retry_after(self) -> float | None:
         """Seconds of the Retry-After header, None where it is absent or no number."""
-        text = self.headers.get("retry-after", "")
-        try:
-            seconds = float(text)
-        except ValueError:
-            return None
-        return seconds if 0 <= seconds < 1e7 else None
+        return _seconds(self.headers.get("retry-after"))
 
     def decode(self, kind: type[T]) -> T:
         """The body as JSON of that type. Raises ProtocolChanged where it is something else."""
         try:
             return msgspec.json.decode(self.body, type=kind, strict=False)
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        # ValueError: bytes that are no UTF-8 come as UnicodeDecodeError, which is none of msgspec's own.
+        except (msgspec.DecodeError, ValueError, RecursionError) as error:
             raise ProtocolChanged(
                 f"{self.host} answered {self.method} {self.path} with {self.status} and a body that does not fit: "
                 f"{error}; it begins {self.excerpt!r}"
@@ -102,6 +101,14 @@ class HttpAnswer(msgspec.Struct, frozen=True):
         if status == 425 or status >= 500:
             raise VenueUnavailable(f"{what}; try again later", status, self.retry_after)
         raise ProtocolChanged(f"{what}; the request is not understood any more")
+
+
+def _seconds(text: str | None) -> float | None:
+    try:
+        seconds = float(text or "")
+    except ValueError:
+        return None
+    return seconds if 0 <= seconds < 1e7 else None
 
 
 Allowed = Iterable[tuple[str, str]]
@@ -154,14 +161,25 @@ class HttpSession:
         if self._client is None:
             import httpx
 
-            self._client = httpx.AsyncClient(
-                base_url=self.base_url,
-                timeout=httpx.Timeout(self._timeout, connect=self._connect_timeout, pool=self._connect_timeout),
-                limits=httpx.Limits(max_connections=self._max_connections, keepalive_expiry=30.0),
-                follow_redirects=False,
-                trust_env=not is_loopback(self.base_url),
-                headers={"user-agent": "pmkit"},
-            )
+            local = is_loopback(self.base_url)
+            try:
+                self._client = httpx.AsyncClient(
+                    base_url=self.base_url,
+                    timeout=httpx.Timeout(self._timeout, connect=self._connect_timeout, pool=self._connect_timeout),
+                    limits=httpx.Limits(max_connections=self._max_connections, keepalive_expiry=30.0),
+                    follow_redirects=False,
+                    trust_env=not local,
+                    headers={"user-agent": "pmkit"},
+                )
+            except (ImportError, ValueError) as error:
+                if local:
+                    raise
+                # Without the cause: the address of a proxy may hold its password.
+                raise ConfigError(
+                    f"no session to {self.host}: the proxy variables of the environment (ALL_PROXY, HTTPS_PROXY, "
+                    f"HTTP_PROXY) cannot be used ({type(error).__name__}): unset them, or install httpx[socks] for a "
+                    "SOCKS proxy"
+                ) from None
         return self._client
 
     async def request(
@@ -184,21 +202,31 @@ class HttpSession:
             method == allowed and pattern.fullmatch(path) for allowed, pattern in self._allow
         ):
             raise NotSent(f"{method} {path} is not on the allow-list of this session to {self.host}: nothing was sent")
+        if not path.startswith("/"):
+            raise NotSent(f"{path!r} is not a path of {self.host}: nothing was sent")
         await self._pass_gate(wait)
         client = self._open()
-        request = client.build_request(
-            method,
-            path,
-            params=None if params is None else list(params.items()) if isinstance(params, Mapping) else list(params),
-            content=body,
-            headers=dict(headers) if headers else None,
-        )
+        try:
+            request = client.build_request(
+                method,
+                path,
+                params=None if params is None else list(params.items() if isinstance(params, Mapping) else params),
+                content=body,
+                headers=dict(headers) if headers else None,
+            )
+        except (UnicodeError, httpx.InvalidURL) as error:
+            # Without the cause, which holds the value: it may be a credential.
+            raise NotSent(
+                f"{method} {path} to {self.host} was not sent: a header or parameter holds letters that cannot be sent "
+                f"({type(error).__name__})"
+            ) from None
         where = f"{method} {path} to {self.host}"
         sent_ms = self._clock.now_ms()
         self.requests += 1
         try:
             async with self._clock.io_timeout(self._timeout):
                 response = await client.send(request, stream=True)
+                self._close_gate(response.status_code, response.headers.get("retry-after"))
                 try:
                     content = await self._read(response, where)
                 finally:
@@ -207,6 +235,9 @@ class HttpSession:
             raise NotSent(
                 f"{where} was not sent ({type(error).__name__}): check the network and the address"
             ) from error
+        except httpx.LocalProtocolError:
+            # Refused by our own side before a byte was written; the text would show the header's value.
+            raise NotSent(f"{where} was not sent: a header holds letters that HTTP does not allow") from None
         except (httpx.HTTPError, TimeoutError) as error:
             raise Unanswered(f"{where} got no usable answer ({type(error).__name__})") from error
         received_ms = self._clock.now_ms()
@@ -234,10 +265,9 @@ class HttpSession:
         return b"".join(parts)
 
     def _observe(self, answer: HttpAnswer) -> None:
-        if answer.status in (429, 418):
-            wait = answer.retry_after
-            self._gate_until = self._clock.io_monotonic() + (1.0 if wait is None else wait)
         date = answer.headers.get("date")
+        if answer.headers.get("age", "0").strip() != "0":
+            return  # from a cache (Kalshi's CDN): its Date is that of the answer that was kept, seconds ago
         if self._venue_clock is not None and date:
             try:
                 stamp = parsedate_to_datetime(date)
@@ -246,13 +276,17 @@ class HttpSession:
             venue_ms = int(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp()) * 1000
             self._venue_clock.observe(venue_ms, answer.sent_ms, answer.received_ms, resolution_ms=1000)
 
+    def _close_gate(self, status: int, retry_after: str | None) -> None:
+        if status in GATE_SECONDS:
+            wait = _seconds(retry_after)
+            until = self._clock.io_monotonic() + (GATE_SECONDS[status] if wait is None else wait)
+            self._gate_until = max(self._gate_until, until)
+
     async def _pass_gate(self, wait: bool) -> None:
-        left = self._gate_until - self._clock.io_monotonic()
-        if left <= 0:
-            return
-        if not wait or left > MAX_GATE_WAIT_SECONDS:
-            raise RateLimited(f"{self.host} asked to wait {left:.1f} s more: nothing was sent", left)
-        await self._clock.io_sleep(left)
+        while (left := self._gate_until - self._clock.io_monotonic()) > 0:
+            if not wait or left > MAX_GATE_WAIT_SECONDS:
+                raise RateLimited(f"{self.host} asked to wait {left:.1f} s more: nothing was sent", left)
+            await self._clock.io_sleep(left)
 
     async def get(
         self, path: str, params: Params | None = None, headers: Mapping[str, str] | None = None

@@ -192,12 +192,17 @@ class Subscription(Generic[T]):
         while not self.closed and (event := await self._take()) is not None:
             try:
                 await callback(event)
+            except asyncio.CancelledError as error:
+                task = asyncio.current_task()
+                if task is None or task.cancelling():
+                    raise
+                self._failed(error)  # nobody cancels us: the callback awaited something that was cancelled
             except Exception as error:
                 self._failed(error)
             else:
                 self.stats.delivered += 1
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, error: BaseException) -> None:
         self.stats.errors += 1
         now = self._clock.io_monotonic()
         if now >= self._next_log:

@@ -177,6 +177,7 @@ class BaseBot(Life):
             await exchange.__aenter__()
             await exchange.subscribe_fills(partial(self._fill, exchange))
             await exchange.subscribe_orders(exchange.note)
+            await exchange.subscribe_markets(partial(self._market_changed, venue))
             for order in await exchange.get_open_orders():
                 what = f"{order.side} {order.remaining} {order.outcome} {order.market_id} at {order.price}"
                 self.log.warning("%s: the account has an open order already: %s (%s)", venue, what, order.order_id)
@@ -227,6 +228,11 @@ class BaseBot(Life):
                 "fill: %s %s %s of %s at %s (%s, fee %s)",
                 fill.side, fill.size, fill.outcome, fill.market_id, fill.price, maker, fill.fee,
             )  # fmt: skip
+
+    def _market_changed(self, venue: str, market: Market) -> None:
+        for (of, _), window in self._windows.items():
+            if of == venue:
+                window.update(market)
 
     async def _switched(
         self, window: Window, old: Market | NoMarket | None, new: Market | NoMarket, skipped: int

@@ -11,6 +11,8 @@ from pmkit.bot.life import BotStats
 
 COLUMNS = ("venue", "asset", "window (UTC)", "taker", "maker", "fees $", "result", "profit $")
 ZERO = Decimal(0)
+WIDTH = 110
+"""Of the table in a file or pipe; a terminal has its own."""
 
 
 def rows(ledgers: Iterable[MarketLedger]) -> list[tuple[str, ...]]:
@@ -58,6 +60,8 @@ def print_summary(ledgers: Iterable[MarketLedger], stats: BotStats, stream: IO[s
 
     listed = list(ledgers)
     console = Console(file=stream)
+    if not console.is_terminal:
+        console = Console(file=stream, width=WIDTH)
     table = Table(title="markets of this run")
     for index, column in enumerate(COLUMNS):
         table.add_column(column, justify="right" if index > 2 else "left")

@@ -90,6 +90,16 @@ class Window:
             else:
                 await self._between(market)
 
+    def update(self, market: Market) -> None:
+        """The venue changed a market: its tick, strike, close, status or result."""
+        if isinstance(self.current, Market) and self.current.market_id == market.market_id:
+            self.current = market
+        elif isinstance(self.next, Market) and self.next.market_id == market.market_id:
+            self.next = market
+        else:
+            return
+        self.exchange.rows.know(market)
+
     # -- one market ---------------------------------------------------------------------------------------------
 
     async def _prefetch(self, market: Market) -> None:

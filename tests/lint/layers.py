@@ -37,18 +37,21 @@ _WIRE = """
     data data.binance data.binance.types
     exchanges.polymarket exchanges.polymarket.messages exchanges.polymarket.types exchanges.polymarket.orders
     exchanges.polymarket.auth exchanges.polymarket.fees exchanges.polymarket.refusals
-    exchanges.polymarket.book_feed exchanges.polymarket.live_book
+    exchanges.polymarket.book_feed exchanges.polymarket.live_book exchanges.polymarket.prints
+    exchanges.polymarket.resolution
     exchanges.kalshi exchanges.kalshi.messages exchanges.kalshi.types exchanges.kalshi.orders
     exchanges.kalshi.auth exchanges.kalshi.fees exchanges.kalshi.refusals
     exchanges.kalshi.book_feed exchanges.kalshi.book_pair exchanges.kalshi.grid exchanges.kalshi.rest_messages
     exchanges.kalshi.sequence
 """
 _CLIENTS = """
-    data.storage data.binance.buffer data.binance.feed data.binance.fetcher
+    data.storage data.binance.buffer data.binance.feed data.binance.fetcher data.binance.join data.binance.kline_ws
+    data.binance.series data.binance.weights
     exchanges.base
     exchanges.polymarket.market_data exchanges.polymarket.orderbook_ws exchanges.polymarket.reference_ws
     exchanges.polymarket.market_finder exchanges.polymarket.client exchanges.polymarket.user_ws
-    exchanges.polymarket.redeem
+    exchanges.polymarket.redeem exchanges.polymarket.catalogue exchanges.polymarket.settlement
+    exchanges.polymarket.subscriptions exchanges.polymarket.market_watch
     exchanges.kalshi.market_data exchanges.kalshi.orderbook_ws exchanges.kalshi.reference_ws
     exchanges.kalshi.market_finder exchanges.kalshi.client exchanges.kalshi.user_ws
 """

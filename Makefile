@@ -1,0 +1,49 @@
+# Each target does its own set-up in .venv, and does it again only when requirements.lock or pyproject.toml has changed.
+# Needs make, a POSIX shell, Python 3.11, 3.12 or 3.13 and a package index that pip can reach. Without make: see README.md.
+
+VENV := .venv
+BIN := $(VENV)/bin
+ARGS ?=
+
+# Another interpreter: make test PYTHON=python3.12. Otherwise the first that is in range.
+PYTHON ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup demo test lint bench lock clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile
+
+setup: ## make .venv from requirements.lock (hashes checked, wheels only) and install pmkit into it
+	@sh .ci/setup "$(VENV)" "$(PYTHON)"
+
+demo: setup ## bots on local venues, dry-run, two rollovers on each venue: no key, no network, under a minute
+	$(BIN)/python -m examples.demo $(ARGS)
+
+test: setup ## all tests, offline; one of them: make test ARGS='-k import'
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: setup ## ruff, the clock lint, the layer test, mypy --strict
+	$(BIN)/ruff check .
+	$(BIN)/python -m tests.lint.clock_lint pmkit examples
+	$(BIN)/python -m pytest -q tests/test_layers.py tests/test_clock_lint.py
+	$(BIN)/mypy --strict pmkit/
+
+bench: setup ## the benchmarks, each beside its peers in the same run
+	@for file in benchmarks/[!_]*.py; do \
+		echo "== $$file"; $(BIN)/python -m benchmarks.$$(basename $$file .py) $(ARGS) || exit 1; \
+	done
+
+# Versions stay as they are unless pyproject.toml asks otherwise; make lock ARGS=--upgrade takes newer ones. What was
+# released within the last week is left out: a poisoned release is usually found by then.
+lock: setup ## write requirements.lock anew
+	$(BIN)/python -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --only-binary :all: uv==0.13.8
+	$(VENV)/lock/bin/uv pip compile pyproject.toml --extra dev --extra sim --extra bench --quiet \
+		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-config \
+		--exclude-newer "$$($(BIN)/python -c 'import datetime as d; print(d.date.today() - d.timedelta(days=7))')" \
+		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
+
+clean: ## remove .venv and the caches; logs and trades stay
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find pmkit tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +

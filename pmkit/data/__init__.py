@@ -1,0 +1,1 @@
+"""Candles: `storage` (CSV) and `binance`."""

@@ -1,0 +1,1 @@
+"""Binance spot candles: `types`, `fetcher` (REST) and `feed` (live)."""

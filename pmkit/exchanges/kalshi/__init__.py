@@ -1,0 +1,1 @@
+"""Kalshi: messages, types, auth, fees (wire); market_data, orderbook_ws, market_finder (clients)."""

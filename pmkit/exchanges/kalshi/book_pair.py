@@ -1,0 +1,112 @@
+"""The two books of one Kalshi market (wire): bids of YES and of NO, mirrored into the asks of the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Final
+
+from pmkit.exchanges.kalshi.types import NO, SIZE_SCALE, VENUE, YES
+from pmkit.exchanges.numbers import BookError, price_ticks, size_units
+from pmkit.exchanges.orderbook import OrderBook
+
+FINEST_UNIT: Final = 1
+"""0.0001 dollars: every price of Kalshi is a multiple of it."""
+POLLED: Final = -1
+"""The `sid` of books that come from REST polls."""
+
+Levels = Iterable[tuple[str, float]]
+
+
+class BookPair:
+    """The YES and NO books of one market, mirrored. `sid` is the subscription they follow, 0 while they wait for a
+    snapshot. `listeners` get each book after every change and every change of validity."""
+
+    __slots__ = ("crossed", "listeners", "no", "prices", "quiet", "sid", "ticker", "ticks", "yes")
+
+    def __init__(self, ticker: str, unit: int) -> None:
+        self.ticker = ticker
+        self.yes = OrderBook(
+            venue=VENUE, market_id=ticker, outcome=YES, token_id=f"{ticker}:{YES}", unit=unit, size_scale=SIZE_SCALE
+        )
+        self.no = OrderBook(
+            venue=VENUE, market_id=ticker, outcome=NO, token_id=f"{ticker}:{NO}", unit=unit, size_scale=SIZE_SCALE
+        )
+        self.prices = price_ticks(unit)
+        self.ticks = self.yes.ticks
+        self.sid = 0
+        self.crossed = False
+        self.quiet = False
+        self.listeners: list[Callable[[OrderBook], object]] = []
+        self.yes.on_validity = self.no.on_validity = self._validity
+
+    @property
+    def unit(self) -> int:
+        """The price step of both books in 0.0001 dollars."""
+        return self.yes.unit
+
+    @property
+    def live(self) -> bool:
+        """Whether both books stand on a snapshot (they may still be crossed or suspected)."""
+        return self.sid != 0
+
+    def _validity(self, book: OrderBook) -> None:
+        if not self.quiet:
+            for listen in self.listeners:
+                listen(book)
+
+    def publish(self) -> None:
+        """Hand both books to the listeners."""
+        for listen in self.listeners:
+            listen(self.yes)
+            listen(self.no)
+
+    def load(self, yes: Levels, no: Levels, venue_ms: int, received_ns: int) -> None:
+        """Replace both books by these bids, (price, contracts) as the wire has them. Does not publish.
+
+        Prices finer than the grid switch the books to the finest one. Raises BookError, with both books expired, for
+        what cannot be a book.
+        """
+        self.quiet = True
+        try:
+            try:
+                bids, asks = self._read(yes), self._read(no)
+            except BookError:
+                if self.unit == FINEST_UNIT:
+                    raise
+                self.regrid(FINEST_UNIT)
+                bids, asks = self._read(yes), self._read(no)
+            ticks = self.ticks
+            self.yes.snapshot(bids, [(ticks - tick, size) for tick, size in asks], venue_ms, received_ns)
+            self.no.snapshot(asks, [(ticks - tick, size) for tick, size in bids], venue_ms, received_ns)
+        except BookError:
+            self.expire("bad snapshot")
+            raise
+        finally:
+            self.quiet = False
+
+    def _read(self, levels: Levels) -> list[tuple[int, int]]:
+        prices = self.prices
+        return [(prices[price], size_units(size, SIZE_SCALE)) for price, size in levels]
+
+    def holds(self, yes: Levels, no: Levels) -> bool:
+        """Whether the books hold exactly these bids. Raises BookError for what cannot be a book."""
+        other = BookPair(self.ticker, self.unit)
+        other.load(yes, no, 0, 0)
+        mine, theirs = (self.yes, self.no), (other.yes, other.no)
+        return all(one.levels("BID") == two.levels("BID") for one, two in zip(mine, theirs, strict=True))
+
+    def expire(self, reason: str) -> None:
+        """Both books are invalid until their next snapshot."""
+        self.sid = 0
+        self.crossed = False
+        self.yes.expire(reason)
+        self.no.expire(reason)
+
+    def regrid(self, unit: int) -> None:
+        """Another price step: everything is dropped."""
+        self.sid = 0
+        self.crossed = False
+        self.prices = price_ticks(unit)
+        self.yes.regrid(unit)
+        self.no.regrid(unit)
+        self.ticks = self.yes.ticks

@@ -1,0 +1,1 @@
+"""Polymarket: messages, types, fees (wire); market_data, orderbook_ws, market_finder (clients)."""

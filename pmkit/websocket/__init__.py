@@ -1,0 +1,1 @@
+"""Sockets that come back: `base` (BaseWebSocket) and `deadlines`, the one table of data deadlines."""

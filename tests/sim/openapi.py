@@ -1,0 +1,133 @@
+"""A small reader of OpenAPI and AsyncAPI files: does an answer fit its schema? Knows what Kalshi's files use.
+
+Unknown keywords that could refuse something raise, so that a check cannot pass by not being done.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+_TYPES: dict[str, tuple[type, ...]] = {
+    "object": (dict,),
+    "array": (list,),
+    "string": (str,),
+    "integer": (int,),
+    "number": (int, float),
+    "boolean": (bool,),
+}
+_WITHOUT_EFFECT = {
+    "description",
+    "deprecated",
+    "example",
+    "examples",
+    "default",
+    "title",
+    "readOnly",
+    "x-parser-schema-id",
+}
+_KNOWN = _WITHOUT_EFFECT | {
+    "$ref",
+    "additionalProperties",
+    "allOf",
+    "const",
+    "enum",
+    "format",
+    "items",
+    "maximum",
+    "maxItems",
+    "maxLength",
+    "minimum",
+    "minItems",
+    "nullable",
+    "pattern",
+    "properties",
+    "required",
+    "type",
+}
+
+
+class Spec:
+    """One file."""
+
+    def __init__(self, path: Path) -> None:
+        import yaml
+
+        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        self.document: dict[str, Any] = yaml.load(path.read_text(), Loader=loader)  # noqa: S506 - a safe loader
+
+    def schema(self, name: str) -> dict[str, Any]:
+        found: dict[str, Any] = self.document["components"]["schemas"][name]
+        return found
+
+    def answer(self, path: str, method: str = "get", status: str = "200") -> dict[str, Any]:
+        """The schema of a REST answer."""
+        response = self.document["paths"][path][method]["responses"][status]
+        found: dict[str, Any] = response["content"]["application/json"]["schema"]
+        return found
+
+    def problems(self, value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
+        """All ways in which a value does not fit."""
+        unknown = {name for name in schema if name not in _KNOWN and not name.startswith("x-")}
+        if unknown:
+            raise NotImplementedError(f"{where}: keywords {unknown}")
+        found: list[str] = []
+        if "$ref" in schema:
+            target: Any = self.document
+            for part in schema["$ref"].removeprefix("#/").split("/"):
+                target = target[part]
+            if value is None and schema.get("nullable"):
+                return []
+            found += self.problems(value, target, where)
+        for part in schema.get("allOf", ()):
+            found += self.problems(value, part, where)
+        if value is None:
+            if not schema.get("nullable") and "type" in schema:
+                found.append(f"{where}: null")
+            return found
+        kind = schema.get("type")
+        if kind is not None:
+            fits = isinstance(value, _TYPES[kind]) and (kind == "boolean" or not isinstance(value, bool))
+            if not fits:
+                return [*found, f"{where}: {value!r} is not {kind}"]
+        if "enum" in schema and value not in schema["enum"]:
+            found.append(f"{where}: {value!r} is none of {schema['enum']}")
+        if "const" in schema and value != schema["const"]:
+            found.append(f"{where}: {value!r} is not {schema['const']!r}")
+        if isinstance(value, str):
+            found += _text_problems(value, schema, where)
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            if "minimum" in schema and value < schema["minimum"]:
+                found.append(f"{where}: {value} is below {schema['minimum']}")
+            if "maximum" in schema and value > schema["maximum"]:
+                found.append(f"{where}: {value} is above {schema['maximum']}")
+        if isinstance(value, list):
+            if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
+                found.append(f"{where}: {len(value)} items")
+            for place, item in enumerate(value):
+                found += self.problems(item, schema.get("items", {}), f"{where}[{place}]")
+        if isinstance(value, dict):
+            found += [f"{where}: no {name}" for name in schema.get("required", ()) if name not in value]
+            for name, part in schema.get("properties", {}).items():
+                if name in value:
+                    found += self.problems(value[name], part, f"{where}.{name}")
+        return found
+
+
+def _text_problems(value: str, schema: dict[str, Any], where: str) -> list[str]:
+    found: list[str] = []
+    if "pattern" in schema and not re.search(schema["pattern"], value):
+        found.append(f"{where}: {value!r} does not match {schema['pattern']}")
+    if len(value) > schema.get("maxLength", len(value)):
+        found.append(f"{where}: too long")
+    try:
+        if schema.get("format") == "date-time":
+            datetime.fromisoformat(value)
+        elif schema.get("format") == "uuid":
+            UUID(value)
+    except ValueError:
+        found.append(f"{where}: {value!r} is no {schema['format']}")
+    return found
