@@ -16,7 +16,7 @@ import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from decimal import Decimal
 from functools import partial
-from typing import TYPE_CHECKING, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pmkit.bot.ledger import MarketLedger
 from pmkit.bot.life import HOOK_GRACE_SECONDS, Life
@@ -278,7 +278,7 @@ class BaseBot(Life):
                 self.log.warning("%s: order %s may still be open (%s)", exchange.venue, order_id, order.market_id)
             for intent in exchange.unresolved:
                 self.log.error("%s: the outcome of order %s is unknown", exchange.venue, intent.client_order_id)
-        parts = [*self._windows.values(), *self.feeds, *self.exchanges.values()]
+        parts: list[Any] = [*self._windows.values(), *self.feeds, *self.exchanges.values()]
         await self._bounded("closing", _gather(part.close() for part in parts), CLOSE_GRACE_SECONDS)
         self._windows.clear()
 
