@@ -151,7 +151,7 @@ class _Feed:
 
 
 class Naive(_Feed):
-    """What one writes first. On Kalshi it keeps the two dicts of bids and derives the asks: less work than two books."""
+    """What one writes first. On Kalshi it keeps two dicts of bids and derives the asks: less work than two books."""
 
     def __init__(self, traffic: Traffic, probe: Probe) -> None:
         super().__init__(traffic, probe)

@@ -1,7 +1,7 @@
 """The loopback server of the feed benchmark, in a process of its own: `_server.py FILE VENUE`.
 
-Prints its port. Every connection is shaken hands with by hand, waits for the first message of the client (Kalshi's is
-answered) and then gets the whole of FILE, which holds framed messages, in writes of 64 KiB. Ends with its standard input.
+Prints its port. The handshake is made by hand. A connection waits for the first message of its client (Kalshi's is
+answered) and then gets the whole of FILE, which holds framed messages, in writes of 64 KiB. Ends with its input.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import base64
 import hashlib
 import json
 import sys
+from pathlib import Path
 
 CHUNK = 65_536
 GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, 1.3
@@ -69,9 +70,7 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, blob
         writer.close()
 
 
-async def main(path: str, venue: str) -> None:
-    with open(path, "rb") as file:
-        blob = memoryview(file.read())
+async def main(blob: memoryview, venue: str) -> None:
     server = await asyncio.start_server(lambda reader, writer: serve(reader, writer, blob, venue), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     async with server:
@@ -79,4 +78,4 @@ async def main(path: str, venue: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(sys.argv[1], sys.argv[2]))
+    asyncio.run(main(memoryview(Path(sys.argv[1]).read_bytes()), sys.argv[2]))

@@ -175,8 +175,9 @@ def polymarket(count: int, kind: str = "dense", seed: int = 1) -> Traffic:
             event = book(rng.choice((UP, DOWN)))
         elif name == "trade":
             event = {
-                "market": MARKET, "asset_id": UP, "price": dollars(levels.touch[1]), "size": shares(rng.randint(1, 9999)),
-                "fee_rate_bps": "0", "side": "BUY", "timestamp": str(stamp), "event_type": "last_trade_price",
+                "market": MARKET, "asset_id": UP, "price": dollars(levels.touch[1]),
+                "size": shares(rng.randint(1, 9999)), "fee_rate_bps": "0", "side": "BUY",
+                "timestamp": str(stamp), "event_type": "last_trade_price",
                 "transaction_hash": f"0x{rng.getrandbits(256):064x}",
             }  # fmt: skip
         else:
@@ -214,7 +215,9 @@ def kalshi(count: int, kind: str = "dense", seed: int = 1) -> Traffic:
             "msg": {
                 "market_ticker": TICKER, "market_id": "492cb255-91da-4c91-bc9e-f83d090cc6dd",
                 "yes_dollars_fp": [[price(tick), f"{bids[tick] / 100:.2f}"] for tick in sorted(bids)],
-                "no_dollars_fp": [[price(TICKS - tick), f"{asks[tick] / 100:.2f}"] for tick in sorted(asks, reverse=True)],
+                "no_dollars_fp": [
+                    [price(TICKS - tick), f"{asks[tick] / 100:.2f}"] for tick in sorted(asks, reverse=True)
+                ],
             },
         })
     ]  # fmt: skip

@@ -38,7 +38,7 @@ LIBRARIES = ("httpx", "websockets", "msgspec", "pandas", "cryptography", "coincu
 NETWORK = "check the network, the proxy settings and whether the venue is up"
 
 
-@dataclass
+@dataclass(eq=False)
 class Report:
     """The lines of one venue. `failed` counts those that are not ok, skipped ones included."""
 
@@ -62,11 +62,11 @@ class Report:
         if isinstance(error, TimeoutError):
             self.wrong(f"{what}: nothing within {STEP_SECONDS:.0f} s", NETWORK)
         elif isinstance(error, NotSent | Unanswered):
-            self.wrong(f"{what}: not reachable: {str(error).partition(':')[0]}", NETWORK)
+            self.wrong(f"{what}: not reachable: {str(error).partition(': ')[0]}", NETWORK)
         elif isinstance(error, ConfigError):
-            self.wrong(f"{what}: {error}", "correct the setting")
+            self.wrong(f"{what}: {error}", "correct the setting, or choose another asset (PMKIT_ASSETS)")
         elif isinstance(error, PmkitError):
-            self.wrong(f"{what}: {type(error).__name__}: {error}", "try again; if it stays, see the venue's status page")
+            self.wrong(f"{what}: {type(error).__name__}: {error}", "try again; if it stays, see the venue's status")
         else:
             self.wrong(f"{what}: {type(error).__name__}: {error}", "this is a bug: please report it")
 
@@ -89,7 +89,7 @@ async def main(settings: Settings, where: Where) -> int:
         else:
             endpoints = Endpoints.demo() if where is Where.DEMO else Endpoints.real()
         failed = pmkit.failed + await check(endpoints, settings, asset, key)
-    print(f"\nall ok on {where} venues" if not failed else f"\n{failed} lines are not ok on {where} venues")
+    print(f"\nall ok on {where} venues" if not failed else f"\nnot ok on {where} venues: {failed} of the lines above")
     return 1 if failed else 0
 
 
@@ -109,16 +109,19 @@ def check_pmkit(report: Report, settings: Settings) -> None:
 async def check(endpoints: Endpoints, settings: Settings, asset: str, key: KalshiKey | None = None) -> int:
     """Check all venues of `endpoints` side by side and print their lines. Returns how many are not ok."""
     clock = endpoints.make_clock()
-    venues = [check_binance(endpoints, clock, asset)]
+    binance, polymarket, kalshi = Report("binance"), Report("polymarket"), Report("kalshi")
+    work = {binance: check_binance(binance, endpoints, clock, asset)}
     if endpoints.where is not Where.DEMO:
-        venues.append(check_polymarket(endpoints, clock, asset))
-    venues.append(check_kalshi(endpoints, clock, settings, asset, key))
-    failed = 0
-    for finished in [asyncio.ensure_future(venue) for venue in venues]:
-        report = await finished
+        work[polymarket] = check_polymarket(polymarket, endpoints, clock, asset)
+    work[kalshi] = check_kalshi(kalshi, endpoints, clock, settings, asset, key)
+    tasks = {report: asyncio.ensure_future(checks) for report, checks in work.items()}
+    for report, task in tasks.items():
+        try:
+            await task
+        except Exception as error:
+            report.raised("the check", error)
         print("\n".join(report.lines), flush=True)
-        failed += report.failed
-    return failed
+    return sum(report.failed for report in tasks)
 
 
 async def step(report: Report, clock: Clock, what: str, work: Coroutine[Any, Any, T]) -> T | None:
@@ -148,21 +151,19 @@ def check_clock(report: Report, clock: Clock, venue_clock: VenueClock) -> None:
 # Binance.
 
 
-async def check_binance(endpoints: Endpoints, clock: Clock, asset: str) -> Report:
+async def check_binance(report: Report, endpoints: Endpoints, clock: Clock, asset: str) -> None:
     from pmkit.data.binance.types import symbol_of
 
-    report = Report("binance")
     symbol = symbol_of(asset)
     venue_clock = VenueClock(clock)
     host = await step(report, clock, "time", ask_time(endpoints, clock, venue_clock))
     if host is None:
-        report.skip("candles", "not reachable")
-        return report
+        report.skip("candles", "the venue did not answer")
+        return
     check_clock(report, clock, venue_clock)
     count = await step(report, clock, f"1s candles of {symbol}", count_candles(endpoints, clock, symbol))
     if count is not None:
         report.ok(f"1s candles of {symbol} flow: {count[0]} read over REST, {count[1]} more from the socket")
-    return report
 
 
 async def ask_time(endpoints: Endpoints, clock: Clock, venue_clock: VenueClock) -> str:
@@ -198,22 +199,19 @@ async def count_candles(endpoints: Endpoints, clock: Clock, symbol: str) -> tupl
 # Polymarket and Kalshi.
 
 
-async def check_polymarket(endpoints: Endpoints, clock: Clock, asset: str) -> Report:
+async def check_polymarket(report: Report, endpoints: Endpoints, clock: Clock, asset: str) -> None:
     from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 
-    report = Report("polymarket")
     async with PolymarketMarketData(endpoints, clock) as data:
         await check_books(report, data, asset, "books from the public socket")
-    return report
 
 
 async def check_kalshi(
-    endpoints: Endpoints, clock: Clock, settings: Settings, asset: str, key: KalshiKey | None
-) -> Report:
+    report: Report, endpoints: Endpoints, clock: Clock, settings: Settings, asset: str, key: KalshiKey | None
+) -> None:
     from pmkit.exchanges.kalshi.auth import HandshakeSigner
     from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 
-    report = Report("kalshi")
     signer, source = None, "books polled over REST, since there is no key (Kalshi signs its public socket as well)"
     try:
         if key is not None:
@@ -222,12 +220,11 @@ async def check_kalshi(
             signer = HandshakeSigner.from_key(settings.kalshi_api_key_id, pem.reveal())
     except PmkitError as error:
         report.wrong(f"the key: {error}", "see KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH in .env.example")
-        return report
+        return
     if signer is not None:
         source = "books from the socket, with the key"
     async with KalshiMarketData(endpoints, clock, signer=signer) as data:
         await check_books(report, data, asset, source)
-    return report
 
 
 async def check_books(report: Report, data: MarketData, asset: str, source: str) -> None:

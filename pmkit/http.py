@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -43,6 +43,7 @@ MAX_BODY_BYTES = 64 * 1024 * 1024
 MAX_GATE_WAIT_SECONDS = 2.0
 # What a 429 and a 418 ask for when they name no time. Binance bans for two minutes at least.
 GATE_SECONDS = {429: 1.0, 418: 120.0}
+SINK_BYTES = 1024 * 1024
 CLOSE_SECONDS = 0.8
 
 
@@ -191,10 +192,14 @@ class HttpSession:
         body: bytes | None = None,
         headers: Mapping[str, str] | None = None,
         wait: bool = True,
+        sink: Callable[[bytes], Awaitable[None]] | None = None,
     ) -> HttpAnswer:
         """Send once. Raises NotSent, RateLimited (the gate is closed, nothing was sent) or Unanswered.
 
         `path` is added to the base URL; `body` goes out byte for byte; `wait=False` never waits at the gate.
+
+        With a `sink` the body of a 200 goes there in pieces of at most 1 MiB, of any total size, and `answer.body` is
+        empty; what came may be cut when this raises. Only a silence of `timeout` seconds ends such a request.
         """
         import httpx
 
@@ -224,11 +229,16 @@ class HttpSession:
         sent_ms = self._clock.now_ms()
         self.requests += 1
         try:
-            async with self._clock.io_timeout(self._timeout):
+            async with self._clock.io_timeout(self._timeout if sink is None else None):
                 response = await client.send(request, stream=True)
                 self._close_gate(response.status_code, response.headers.get("retry-after"))
                 try:
-                    content = await self._read(response, where)
+                    if sink is None or response.status_code != 200:
+                        content = await self._read(response, where)
+                    else:
+                        content = b""
+                        async for part in response.aiter_bytes(SINK_BYTES):
+                            await sink(part)
                 finally:
                     await response.aclose()
         except (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol) as error:

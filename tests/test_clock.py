@@ -66,7 +66,7 @@ async def test_scaled_durations() -> None:
     market = loop.time() - begin
     assert 0.15 < market < 1.0
     assert len(fired) == 2
-    assert all(0.04 < moment < 0.19 for moment in fired)
+    assert all(0.04 < moment < market for moment in fired)
     with pytest.raises(TimeoutError):
         async with clock.timeout(5.0):
             await asyncio.sleep(5.0)

@@ -149,7 +149,8 @@ async def test_never_drop_a_reader_that_gives_up_during_the_refill_loses_nothing
     with pytest.raises(TimeoutError):
         await asyncio.wait_for(anext(source.stream), 0.01)
     source.gate.set()
-    got += [await anext(source.stream) for _ in range(3)]
+    async with asyncio.timeout(2):
+        got += [await anext(source.stream) for _ in range(3)]
     assert [number for _, number in got] == list(range(8))
     await source.stream.close()
 

@@ -34,7 +34,8 @@ class BaseWebSocket(ABC, Generic[K]):
     `ping_text`, `pong_text`: keep-alive texts every `ping_every` wall seconds; without a PONG for `pong_timeout` wall
     seconds the connection is dropped. They run beside the protocol's own pings (`ping_interval`, `ping_timeout`).
     `renew_after`: market seconds after which a connection is replaced. `max_size`: bytes of the largest frame.
-    `min_uptime`: market seconds that a connection which delivered data must last for the backoff to start over.
+    `min_uptime`: market seconds that a connection which delivered data must last for the backoff to start over (without
+    a deadline: that any connection must last).
     `pace`: text frames sent per wall second. Protocol pings are not in it: stay one below a venue's documented limit.
 
     Nothing connects before `start`; after `close` nothing does again.
@@ -95,7 +96,8 @@ class BaseWebSocket(ABC, Generic[K]):
     def _subscribe_frames(self, keys: Sequence[K], first: bool) -> Sequence[str | bytes]:
         """The text frames that subscribe these keys. `first`: nothing was sent on this connection yet.
 
-        Asked once per connection also when nothing is wanted (for feeds that must introduce themselves).
+        Asked once per connection also when nothing is wanted (for feeds that must introduce themselves). On a planned
+        renewal it is asked **before** `_on_connect`, while the old connection still serves.
         """
 
     @abstractmethod

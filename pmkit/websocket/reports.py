@@ -52,6 +52,7 @@ class Reports:
         self._limited = RateLimitedLog(_LOG, clock, every=_LOG_EVERY_SECONDS)
         self._show_frames = show_frames
         self._in_trouble = False
+        self._told_blocked = False
 
     def failed(self, what: str, error: BaseException) -> None:
         """Code that a feed or a user gave us raised."""
@@ -77,12 +78,13 @@ class Reports:
         unknown[kind] += 1
 
     def trouble(self, failure: Failure, what: str) -> bool:
-        """A connection failed or was lost. True when this is the moment in which the socket became blocked."""
+        """A connection failed or was lost. True when the socket became blocked, once per episode."""
         stats = self.stats
         stats.last_reason = failure.reason
-        newly = failure.blocked and not stats.blocked
+        newly = failure.blocked and not self._told_blocked
         if failure.blocked:
             stats.blocked = failure.reason
+            self._told_blocked = True
         level = logging.ERROR if newly else logging.DEBUG if self._in_trouble else logging.WARNING
         _LOG.log(level, "%s: %s (%s); trying again", self._name, what, failure.reason)
         self._in_trouble = True
@@ -95,7 +97,7 @@ class Reports:
 
     def proved(self) -> None:
         """A connection delivered and lasted: the next loss is a new episode."""
-        self._in_trouble = False
+        self._in_trouble = self._told_blocked = False
 
     def renewal_failed(self, failure: Failure) -> None:
         """A planned renewal did not come up; the old connection stays."""

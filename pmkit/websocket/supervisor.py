@@ -253,9 +253,11 @@ class Supervisor(Generic[K]):
         """A connection is done with: what it delivered last, what it proved, and its goodbye."""
         if link.data_frames:
             self._since_ns = link.last_data_ns
-            if self._clock.monotonic() - link.up_since >= self._settings.min_uptime:
-                self._backoff.reset()
-                self._reports.proved()
+        # Where no data is due (no deadline), silence is no reason to doubt a connection that lasted.
+        delivered = link.data_frames or self._settings.link.deadline is None
+        if delivered and self._clock.monotonic() - link.up_since >= self._settings.min_uptime:
+            self._backoff.reset()
+            self._reports.proved()
         self._retire(link)
 
     def _retire(self, link: Link[K]) -> None:

@@ -146,6 +146,9 @@ async def test_rows_outside_of_what_was_asked_are_refused() -> None:
         venue.answers.append((200, page, {}))
         with pytest.raises(ProtocolChanged, match="outside"):
             await collect(fetcher, T0 - 50 * S, T0 - 40 * S)
+        page = json.dumps([venue.row("BTCUSDT", T0 + i * S) for i in range(-42, -37)])
+        venue.answers.append((200, page, {}))
+        assert opens(await fetcher.warm_up("BTCUSDT", "1s", 2, T0 - 40 * S)) == [T0 - 42 * S, T0 - 41 * S]
 
 
 async def test_leaving_early_leaves_no_request_behind() -> None:

@@ -55,6 +55,7 @@ def test_a_gap_holds_newer_candles_in_order() -> None:
     assert not join.complete(missing, [candle(T0 + S)])
     rows = rest(missing, 10)
     assert join.complete(missing, rows)
+    assert not join.complete(missing, rows[1:]), "a gap is read again also when it is the older row that is not there"
     added = join.fill(missing, rows, 9, "none")
     assert [entry.candle for entry in added] == [candle(T0 + i * S) for i in (1, 2, 3, 4)]
     assert [entry.event is None for entry in added] == [True, True, False, False]
@@ -145,6 +146,17 @@ def test_a_candle_that_comes_while_rest_is_asked() -> None:
     added = join.fill(missing, [candle(T0 + S)], 1, "none")
     assert [entry.candle for entry in added] == [candle(T0 + i * S) for i in (1, 2, 3)]
     assert not join.holes
+
+
+def test_a_candle_that_comes_live_while_rest_reads_it_enters_once() -> None:
+    join = warmed(5)
+    join.hear(live(T0 + 2 * S, closed=False), 1)
+    missing = join.missing
+    assert missing == Missing(T0 + S, T0 + 2 * S, False)
+    assert [entry.candle for entry in join.hear(live(T0 + S), 1)] == [candle(T0 + S)]
+    assert join.fill(missing, [candle(T0 + S)], 1, "none") == []
+    assert join.missing is None and join.stats.duplicates == 1 and not join.holes
+    assert len(join.hear(live(T0 + 2 * S), 1)) == 1
 
 
 def test_a_gap_longer_than_the_buffer_needs_only_its_end() -> None:

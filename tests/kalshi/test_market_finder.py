@@ -228,12 +228,37 @@ async def test_di_07_a_failed_query_raises_and_a_known_window_does_not_need_one(
         await clock.advance(20)
         assert await finder.get_current_market("BTC")
         venue.fail["/"] = 500
-        await clock.advance(8 * 60)  # the next window, from the day's list, whose strike cannot be read
-        with pytest.raises(VenueUnavailable):
-            await finder.get_current_market("BTC")
-        venue.fail = {"/markets/": 404}
+        await clock.advance(8 * 60)  # the next window, from the day's list; its strike cannot be read
+        for _ in range(30):
+            found = await finder.get_current_market("BTC")
+            assert found
+            assert (found.open_time.minute, found.strike) == (15, None)
+            await clock.advance(1)
+        venue.fail.clear()
         await clock.advance(2)
-        assert not await finder.get_current_market("BTC")
+        found = await finder.get_current_market("BTC")
+        assert found
+        assert found.strike is not None
+
+
+async def test_di_07_discovery_is_down_over_midnight() -> None:
+    async with running("2026-11-20T23:50:00Z") as (finder, venue, clock):
+        assert await finder.get_current_market("BTC")
+        venue.fail["/"] = 503
+        for _ in range(30):
+            await clock.advance(60)
+            found = await finder.get_current_market("BTC")
+            assert found
+            assert found.open_time <= clock.now() < found.close_time
+        calls = venue.calls["/series"]
+        assert calls < 40
+        venue.fail.clear()
+        await clock.advance(60)
+        assert await finder.get_current_market("BTC")
+        assert venue.calls["/series"] == calls + 1
+        await clock.advance(60)
+        assert await finder.get_current_market("BTC")
+        assert venue.calls["/series"] == calls + 1
 
 
 async def test_why_there_is_none_may_be_unreadable_and_says_so() -> None:
@@ -315,7 +340,7 @@ async def test_di_05_pages_are_followed_to_the_end() -> None:
     async with running("2026-11-20T20:07:00Z") as (finder, venue, _):
         venue.page_size = 7
         assert await finder.get_current_market("BTC")
-        assert venue.calls["/markets"] > 10
+        assert venue.calls["/markets"] == 5  # and the current window is on the last page
 
 
 async def test_rs_14_a_cursor_that_repeats_ends_the_walk_with_an_error() -> None:

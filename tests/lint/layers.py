@@ -34,7 +34,7 @@ _GROUND = """
 """
 _WIRE = """
     exchanges exchanges.types exchanges.market exchanges.numbers exchanges.depth exchanges.orderbook
-    data data.binance data.binance.types
+    data data.binance data.binance.types data.binance.rows data.binance.plan
     exchanges.polymarket exchanges.polymarket.messages exchanges.polymarket.types exchanges.polymarket.orders
     exchanges.polymarket.auth exchanges.polymarket.fees exchanges.polymarket.refusals
     exchanges.polymarket.book_feed exchanges.polymarket.live_book exchanges.polymarket.prints
@@ -42,11 +42,12 @@ _WIRE = """
     exchanges.kalshi exchanges.kalshi.messages exchanges.kalshi.types exchanges.kalshi.orders
     exchanges.kalshi.auth exchanges.kalshi.fees exchanges.kalshi.refusals
     exchanges.kalshi.book_feed exchanges.kalshi.book_pair exchanges.kalshi.grid exchanges.kalshi.rest_messages
-    exchanges.kalshi.sequence
+    exchanges.kalshi.sequence exchanges.kalshi.schedule
 """
 _CLIENTS = """
-    data.storage data.binance.buffer data.binance.feed data.binance.fetcher data.binance.join data.binance.kline_ws
-    data.binance.series data.binance.weights
+    data.storage data.candle_file data.binance.buffer data.binance.bulk data.binance.feed data.binance.fetcher
+    data.binance.gaps data.binance.history data.binance.join data.binance.kline_ws data.binance.series
+    data.binance.weights
     exchanges.base
     exchanges.polymarket.market_data exchanges.polymarket.orderbook_ws exchanges.polymarket.reference_ws
     exchanges.polymarket.market_finder exchanges.polymarket.client exchanges.polymarket.user_ws
@@ -54,6 +55,8 @@ _CLIENTS = """
     exchanges.polymarket.subscriptions exchanges.polymarket.market_watch
     exchanges.kalshi.market_data exchanges.kalshi.orderbook_ws exchanges.kalshi.reference_ws
     exchanges.kalshi.market_finder exchanges.kalshi.client exchanges.kalshi.user_ws
+    exchanges.kalshi.catalogue exchanges.kalshi.market_watch exchanges.kalshi.rest_poll exchanges.kalshi.source
+    exchanges.kalshi.subscriptions exchanges.kalshi.trades
 """
 _COMPOSITION = """
     exchanges.paper exchanges.paper.exchange exchanges.paper.matcher exchanges.paper.order exchanges.paper.queue

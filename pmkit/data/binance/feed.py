@@ -203,7 +203,8 @@ class BinanceFeed:
             await self.close()
             raise
         except asyncio.CancelledError:
-            if not self._closed or not self._starting.cancelled() or _cancelling():
+            # Only `close` cancels what starts; anything else was meant for whoever called this.
+            if not self._starting.cancelled() or _cancelling():
                 raise
             raise VenueUnavailable("the candle feed was closed while it started") from None
 

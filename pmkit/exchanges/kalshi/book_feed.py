@@ -19,13 +19,11 @@ import msgspec
 
 from pmkit.exchanges.kalshi.book_pair import FINEST_UNIT, BookPair
 from pmkit.exchanges.kalshi.messages import (
+    CHANNEL_OF,
     ENDED_CODES,
     IGNORED_TYPES,
-    INDEX,
     KNOWN_TYPES,
-    LIFECYCLE,
     ORDERBOOK,
-    TRADE,
     Control,
     Delta,
     DeltaFrame,
@@ -55,13 +53,6 @@ _MAX_UNKNOWN_KINDS = 64
 # ValueError: bytes that are no UTF-8 come as UnicodeDecodeError, which is none of msgspec's own.
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
 _BOOK_TYPES = ("orderbook_delta", "orderbook_snapshot")
-_CHANNEL_OF = {
-    TradeFrame: TRADE,
-    TickerFrame: "ticker",
-    LifecycleFrame: LIFECYCLE,
-    EventFeeFrame: LIFECYCLE,
-    IndexFrame: INDEX,
-}
 
 
 class BookFeed:
@@ -70,7 +61,6 @@ class BookFeed:
     Counters: `frames`, `applied` (changes and snapshots), `unparsed`, `unknown` (by type), `seq_gaps`, `duplicates`,
     `restarts`, `negative`, `crossed`, `refused` (a price or size that cannot be), `dropped` (changes without a
     snapshot), `foreign` (markets or subscriptions not asked for), `missed` (gaps of other channels).
-    `lag_ms`: receive time minus venue time of the last change.
 
     The owner may set the hooks: `on_resync(sid, tickers, reason)`, `on_crossed(pair)`, `on_event(frame, received_ns)`,
     `on_control(frame)`, `on_missed(channel)`.
@@ -84,13 +74,18 @@ class BookFeed:
         self.frames = self.applied = self.unparsed = self.seq_gaps = self.duplicates = self.restarts = 0
         self.negative = self.crossed = self.refused = self.dropped = self.foreign = self.missed = 0
         self.unknown: Counter[str] = Counter()
-        self.lag_ms = 0
+        self.last_venue_ms = self.last_received_ns = 0
         self.last_unknown = ""
         self.on_resync: Callable[[int, tuple[str, ...], str], object] | None = None
         self.on_crossed: Callable[[BookPair], object] | None = None
         self.on_event: Callable[[Event, int], object] | None = None
         self.on_control: Callable[[Control], object] | None = None
         self.on_missed: Callable[[str], object] | None = None
+
+    @property
+    def lag_ms(self) -> int:
+        """Receive time minus venue time of the last change; 0 where it had no time, or there was none."""
+        return self.last_received_ns // 1_000_000 - self.last_venue_ms if self.last_venue_ms else 0
 
     # What the owner says.
 
@@ -121,7 +116,7 @@ class BookFeed:
         """The connection is gone: every book is invalid, no subscription stands."""
         self.streams.clear()
         self._ended.clear()
-        self.lag_ms = 0
+        self.last_venue_ms = 0
         for pair in tuple(self.pairs.values()):
             pair.expire(reason)
 
@@ -152,7 +147,7 @@ class BookFeed:
     def suspect(self, reason: str) -> None:
         """All live books are in doubt until `confirm`, a snapshot, or the next number of their subscription."""
         for stream in self.streams.values():
-            stream.doubted = True
+            stream.doubt()
         for pair in tuple(self.pairs.values()):
             if pair.sid:
                 pair.yes.suspect(reason)
@@ -161,7 +156,7 @@ class BookFeed:
     def confirm(self) -> None:
         """What was suspected is proven right."""
         for stream in self.streams.values():
-            stream.doubted = False
+            stream.trust()
         for pair in tuple(self.pairs.values()):
             pair.yes.confirm()
             pair.no.confirm()
@@ -180,9 +175,10 @@ class BookFeed:
         except _UNREADABLE:
             return self._odd(frame)
         if type(message) is DeltaFrame:
+            # The hottest path of the venue: nothing is called here that can be read from an attribute.
             sid = message.sid
             stream = self.streams.get(sid)
-            if stream is not None and message.seq == stream.last + 1 and not stream.behind and not stream.doubted:
+            if stream is not None and message.seq == stream.last + 1 and stream.calm:
                 stream.last = message.seq
             elif not self._counts(sid, message.seq, ORDERBOOK):
                 return 0
@@ -201,35 +197,25 @@ class BookFeed:
         if pair.sid != sid:
             self.dropped += 1
             return 0
+        yes, no = pair.yes, pair.no
         try:
             tick = pair.prices[delta.price_dollars]
             change = delta_units(delta.delta_fp, SIZE_SCALE)
-            yes, no = pair.yes, pair.no
-            pair.quiet = True
             if delta.side == "yes":
-                size = yes.size_units(BID, tick) + change
-                if size >= 0:
-                    yes.set(BID, tick, size)
-                    no.set(ASK, pair.ticks - tick, size)
+                fits = yes.add(BID, tick, change) and no.add(ASK, pair.ticks - tick, change)
             else:
-                size = no.size_units(BID, tick) + change
-                if size >= 0:
-                    no.set(BID, tick, size)
-                    yes.set(ASK, pair.ticks - tick, size)
+                fits = no.add(BID, tick, change) and yes.add(ASK, pair.ticks - tick, change)
         except BookError:
             return self._refuse(pair, sid, delta.price_dollars)
-        if size < 0:
-            pair.quiet = False
+        if not fits:
             self.negative += 1
             pair.expire("negative level")
             self._ask(sid, (pair.ticker,), "negative level")
             return 0
-        venue_ms = delta.ts_ms
+        self.last_venue_ms = venue_ms = delta.ts_ms
+        self.last_received_ns = received_ns
         yes.touch(venue_ms, received_ns)
         no.touch(venue_ms, received_ns)
-        pair.quiet = False
-        if venue_ms:
-            self.lag_ms = received_ns // 1_000_000 - venue_ms
         self.applied += 1
         if yes.crossed_since_ns or pair.crossed:
             self._cross(pair)
@@ -252,8 +238,6 @@ class BookFeed:
                 pair.regrid(FINEST_UNIT)
         else:
             pair.expire(reason)
-        pair.quiet = False
-        pair.publish()
         self._ask(sid, (pair.ticker,), reason)
         return 0
 
@@ -295,7 +279,7 @@ class BookFeed:
     def _event(self, message: Event, received_ns: int) -> int:
         seq = message.seq
         if seq is not None:
-            stream = self._stream(message.sid, _CHANNEL_OF[type(message)])
+            stream = self._stream(message.sid, CHANNEL_OF[type(message)])
             if stream is None:
                 self.foreign += 1
                 return 0
@@ -386,7 +370,7 @@ class BookFeed:
         return False
 
     def _clear(self, stream: Stream) -> None:
-        stream.doubted = False
+        stream.trust()
         for pair in tuple(self.pairs.values()):
             if pair.sid == stream.sid:
                 pair.yes.confirm()
@@ -394,7 +378,7 @@ class BookFeed:
 
     def _resync(self, stream: Stream, reason: str) -> None:
         """Something of this subscription was missed: its books are worthless until each has a new snapshot."""
-        stream.doubted = False
+        stream.trust()
         if stream.channel != ORDERBOOK:
             self._miss(stream.channel)
             return

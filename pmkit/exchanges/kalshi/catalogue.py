@@ -9,7 +9,7 @@ from typing import TypeVar
 import msgspec
 
 from pmkit.clock import Clock, VenueClock
-from pmkit.errors import MarketNotFound, ProtocolChanged
+from pmkit.errors import MarketNotFound, NotSent, ProtocolChanged, RateLimited, VenueUnavailable
 from pmkit.exchanges.kalshi.fees import fee_rule
 from pmkit.exchanges.kalshi.messages import EventFee
 from pmkit.exchanges.kalshi.rest_messages import (
@@ -33,6 +33,9 @@ PAGE_LIMIT = 1000
 _MAX_PAGES = 30
 _MAX_EVENTS = 5000
 _DAY_MS = 86_400_000
+_RETRY_SECONDS = 30.0
+TRANSIENT = (RateLimited, VenueUnavailable, NotSent)
+"""Failures of a query that say nothing about the next one."""
 _RANKS = {"initialized": 0, "active": 1, "inactive": 1, "closed": 2, "determined": 3, "disputed": 3, "amended": 3}
 _FINAL_RANK = 4
 _Row = TypeVar("_Row")
@@ -55,6 +58,7 @@ class Catalogue:
         self._events: dict[str, EventRow] = {}
         self._crypto: dict[str, SeriesRow] = {}
         self._crypto_day = -1
+        self._crypto_retry = 0.0
         self._measured = False
 
     async def now_ms(self) -> int:
@@ -71,10 +75,20 @@ class Catalogue:
     # Series.
 
     async def up_down_series(self, *, refresh: bool = False) -> dict[str, SeriesRow]:
-        """asset -> series of the 15-minute up/down markets, read once a day. Raises what the query raises."""
+        """asset -> series of the 15-minute up/down markets, read once a day. Raises what the first query raises; later
+        the known ones stay while it fails."""
         day = await self.now_ms() // _DAY_MS
-        if refresh or day != self._crypto_day:
-            page = await self.session.get_json("/series", SeriesPage, {"category": "Crypto"})
+        now = self._clock.monotonic()
+        if refresh or (day != self._crypto_day and now >= self._crypto_retry):
+            try:
+                page = await self.session.get_json("/series", SeriesPage, {"category": "Crypto"})
+            except TRANSIENT as error:
+                if refresh or not self._crypto:
+                    raise
+                # What was read yesterday still stands; series come and go once in months.
+                self._crypto_retry = now + _RETRY_SECONDS
+                _LOG.warning("kalshi: the series could not be read anew: %s", error)
+                return self._crypto
             found: dict[str, SeriesRow] = {}
             for row in self._rows(page.series or (), SeriesRow):
                 asset = asset_of(row.ticker)

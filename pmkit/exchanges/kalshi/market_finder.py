@@ -7,13 +7,14 @@ GET /series and `open_time` and `close_time` of its markets.
 
 from __future__ import annotations
 
+import logging
 from datetime import datetime
 from typing import TYPE_CHECKING, Final
 
 from pmkit.clock import to_utc
 from pmkit.errors import ConfigError, MarketNotFound, PmkitError, ProtocolChanged
 from pmkit.exchanges.base import MarketFinder
-from pmkit.exchanges.kalshi.catalogue import Catalogue
+from pmkit.exchanges.kalshi.catalogue import TRANSIENT, Catalogue
 from pmkit.exchanges.kalshi.rest_messages import Schedule, SeriesRow, StatusAnswer
 from pmkit.exchanges.kalshi.schedule import closed_until
 from pmkit.exchanges.kalshi.types import WINDOW_MS, KalshiMarket, RowError, time_ms
@@ -34,6 +35,7 @@ _MISS_SECONDS: Final = 1.0
 _MISS_WALL_SECONDS: Final = 0.25
 _PAGE: Final = 20
 _DAY_PAGE: Final = 1000
+_LOG = logging.getLogger("pmkit.kalshi")
 
 
 class KalshiMarketFinder(MarketFinder):
@@ -50,6 +52,7 @@ class KalshiMarketFinder(MarketFinder):
         self._day: dict[str, int] = {}
         self._asked: dict[str, tuple[float, float]] = {}
         self._schedule: tuple[float, Schedule] | None = None
+        self._said: set[str] = set()
 
     async def get_current_market(self, asset: str, interval: str = INTERVAL) -> KalshiMarket | NoMarket:
         """The market whose window contains now (venue time); NoMarket in maintenance, or when none is listed."""
@@ -111,12 +114,7 @@ class KalshiMarketFinder(MarketFinder):
     async def _find(self, series: SeriesRow, at_ms: int) -> KalshiMarket | None:
         """The one window that contains a moment. Asks the venue when the day's list is old or has none."""
         now = self.data.venue_clock.now_ms()
-        today = (now - _LISTING_MS) // _DAY_MS
-        fresh = self._day.get(series.ticker) != today
-        if fresh:
-            await self._read(series, now, now + 25 * _HOUR_MS, _DAY_PAGE)
-            self._day[series.ticker] = today
-            self._prune(series.ticker, now)
+        fresh = await self._read_day(series, now, at_ms)
         market = self._match(series, at_ms)
         if market is None and not fresh and self._may_ask(series.ticker):
             await self._read(series, min(now, at_ms), at_ms + _HOUR_MS, _PAGE)
@@ -130,6 +128,35 @@ class KalshiMarketFinder(MarketFinder):
             self._catalogue.forget(market.ticker)
             self._windows[series.ticker].pop(market.ticker, None)
             return None
+        except TRANSIENT as error:
+            # The window is known; only its strike could not be read (failure mode DI-07).
+            _LOG.log(self._level(market.ticker), "kalshi: the strike of %s could not be read: %s", market.ticker, error)
+            return market
+
+    async def _read_day(self, series: SeriesRow, now_ms: int, at_ms: int) -> bool:
+        """Read the day's windows once; whether that was just now. A failure is raised unless the window is known."""
+        today = (now_ms - _LISTING_MS) // _DAY_MS
+        if self._day.get(series.ticker) == today:
+            return False
+        known = self._match(series, at_ms) is not None
+        if known and not self._may_ask(series.ticker):
+            return False
+        try:
+            await self._read(series, now_ms, now_ms + 25 * _HOUR_MS, _DAY_PAGE)
+        except TRANSIENT as error:
+            if not known:
+                raise
+            _LOG.log(self._level(series.ticker), "kalshi: windows of %s could not be read: %s", series.ticker, error)
+            return False
+        self._day[series.ticker] = today
+        self._prune(series.ticker, now_ms)
+        return True
+
+    def _level(self, what: str) -> int:
+        """A failure is said once per thing, and repeated quietly."""
+        level = logging.DEBUG if what in self._said else logging.WARNING
+        self._said.add(what)
+        return level
 
     async def _read(self, series: SeriesRow, min_close_ms: int, max_close_ms: int, limit: int) -> list[KalshiMarket]:
         markets = await self._catalogue.windows(series, min_close_ms, max_close_ms, limit)
@@ -162,6 +189,7 @@ class KalshiMarketFinder(MarketFinder):
             if market.close_ms < now_ms - _DAY_MS:
                 del windows[ticker]
                 self._asked.pop(ticker, None)
+                self._said.discard(ticker)
 
     # Why there is none.
 

@@ -27,6 +27,7 @@ PUSHED_SECONDS: Final = (5.0, 5.0, 10.0, 15.0)
 """The same where the socket should bring it first."""
 STEADY_SECONDS: Final = 30.0
 MIN_WALL_SECONDS: Final = 0.25
+STEADY_WALL_SECONDS: Final = 2.0
 LINGER_MS: Final = 3_600_000
 """How long a closed market that nobody reads any more is followed for its result."""
 _LOG = logging.getLogger("pmkit.kalshi")
@@ -209,11 +210,9 @@ class MarketWatch:
 
     def _delay(self, one: _Followed) -> float:
         if one.phase == "steady":
-            seconds = STEADY_SECONDS
-        else:
-            steps = PUSHED_SECONDS if self._pushed else QUICK_SECONDS
-            seconds = steps[min(one.step, len(steps) - 1)]
-        return max(seconds / self._clock.factor, MIN_WALL_SECONDS)
+            return max(STEADY_SECONDS / self._clock.factor, STEADY_WALL_SECONDS)
+        steps = PUSHED_SECONDS if self._pushed else QUICK_SECONDS
+        return max(steps[min(one.step, len(steps) - 1)] / self._clock.factor, MIN_WALL_SECONDS)
 
     def _odd(self, error: Exception) -> None:
         self.odd += 1

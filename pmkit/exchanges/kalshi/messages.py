@@ -254,6 +254,15 @@ Control: TypeAlias = SubscribedFrame | OkFrame | UnsubscribedFrame | ErrorFrame
 Event: TypeAlias = TradeFrame | TickerFrame | LifecycleFrame | EventFeeFrame | IndexFrame
 Frame: TypeAlias = DeltaFrame | SnapshotFrame | Event | Control
 
+CHANNEL_OF: Final[dict[type, str]] = {
+    TradeFrame: TRADE,
+    TickerFrame: "ticker",
+    LifecycleFrame: LIFECYCLE,
+    EventFeeFrame: LIFECYCLE,
+    IndexFrame: INDEX,
+}
+"""Which channel a frame comes with, where that is not its own name."""
+
 decode_frame = msgspec.json.Decoder(Frame, strict=False).decode
 """bytes -> Frame. Raises msgspec.DecodeError or ValidationError."""
 decode_envelope = msgspec.json.Decoder(Envelope, strict=False).decode

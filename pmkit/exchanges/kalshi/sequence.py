@@ -22,10 +22,11 @@ class Verdict(Enum):
 
 class Stream:
     """One subscription: its channel and the last number seen (-1: none). `behind` counts lower numbers in a row;
-    `doubted`: its books are suspected until the next number proves them.
+    `doubted`: its books are suspected until the next number proves them. While it is `calm` (neither), the frame with
+    the number `last` + 1 is the next one, and whoever reads it may set `last` without `check`.
     """
 
-    __slots__ = ("_behind_at", "_rising", "behind", "channel", "doubted", "last", "sid")
+    __slots__ = ("_behind_at", "_rising", "behind", "calm", "channel", "doubted", "last", "sid")
 
     def __init__(self, sid: int, channel: str) -> None:
         self.sid = sid
@@ -33,8 +34,17 @@ class Stream:
         self.last = -1
         self.behind = 0
         self.doubted = False
+        self.calm = True
         self._behind_at = -1
         self._rising = 0
+
+    def doubt(self) -> None:
+        """A frame may have been missed."""
+        self.doubted, self.calm = True, False
+
+    def trust(self) -> None:
+        """None was missed, or it does not matter any more."""
+        self.doubted, self.calm = False, not self.behind
 
     def check(self, seq: int, *, control: bool = False) -> Verdict:
         """Judge the next frame's number and remember it. A control reply's number that is not above the last one is
@@ -43,16 +53,20 @@ class Stream:
         if seq == last + 1 or last < 0:
             # Lower numbers that rose up to the last one and on: a new count that has just overtaken the old one.
             overtaken = self.behind > 1 and self._rising > 1 and self._behind_at == last
-            self.last, self.behind = seq, 0
+            self._go_on(seq)
             return Verdict.RESTART if overtaken else Verdict.NEXT
         if seq > last:
-            self.last, self.behind = seq, 0
+            self._go_on(seq)
             return Verdict.GAP
         if not control:
             self._rising = self._rising + 1 if self.behind and seq == self._behind_at + 1 else 1
             self._behind_at = seq
             self.behind += 1
+            self.calm = False
             if self._rising >= RESTART_RUN or self.behind >= LONGEST_BEHIND:
-                self.last, self.behind = seq, 0
+                self._go_on(seq)
                 return Verdict.RESTART
         return Verdict.OLD
+
+    def _go_on(self, seq: int) -> None:
+        self.last, self.behind, self.calm = seq, 0, not self.doubted

@@ -45,6 +45,7 @@ AGAIN_SECONDS: Final = 10.0
 RETRY_SECONDS: Final = 1.0
 HARMLESS: Final = frozenset({"tick size changed", "price off the grid"})
 """Reasons for a new snapshot that are no fault of the connection."""
+_SNAPSHOT: Final = "get_snapshot"
 _ASKED, _RESUBSCRIBED = 1, 2
 _FILTERED = (ORDERBOOK, TRADE)
 _LOG = logging.getLogger("pmkit.kalshi")
@@ -124,13 +125,18 @@ class Subscriptions:
     def due(self) -> list[str]:
         """The commands to send now, in order. May drop the connection instead."""
         now = self._clock.io_monotonic()
-        for command in self._commands.values():
-            if command.due <= now:
+        for number, command in tuple(self._commands.items()):
+            if command.due > now:
+                continue
+            if command.what == _SNAPSHOT:
+                # Answered by the snapshots themselves, or not at all: the books that wait are looked after below.
+                del self._commands[number]
+            else:
                 self.unanswered += 1
                 self._drop(f"no answer to {command.what} within {ANSWER_SECONDS:g} s")
                 return []
         frames = self._heal(now)
-        busy = {command.channel for command in self._commands.values()}
+        busy = {command.channel for command in self._commands.values() if command.what != _SNAPSHOT}
         for channel, at in tuple(self._dirty.items()):
             if at <= now and channel not in busy:
                 del self._dirty[channel]
@@ -228,7 +234,7 @@ class Subscriptions:
         self._expect(ORDERBOOK, known, _ASKED)
         if sid is None or not known:
             return []
-        return [update(self._issue("get_snapshot", ORDERBOOK, known), sid, "get_snapshot", known)]
+        return [update(self._issue(_SNAPSHOT, ORDERBOOK, known), sid, _SNAPSHOT, known)]
 
     # Replies.
 
@@ -252,7 +258,7 @@ class Subscriptions:
 
     def _ok(self, frame: OkFrame, command: _Command | None) -> bool:
         """Whether the venue did what it was told, as far as the reply says."""
-        if command is None or command.what == "get_snapshot":
+        if command is None or command.what == _SNAPSHOT:
             return True
         have = self._have.setdefault(command.channel, set())
         listed = frame.msg.market_tickers if isinstance(frame.msg, Tickers) else None

@@ -43,8 +43,9 @@ class Trades:
         return tuple(self._since)
 
     def follow(self, ticker: str) -> None:
-        """Prints of this market from now on."""
-        self._since.setdefault(ticker, self._venue_clock.now_ms())
+        """Prints of this market from now on; the venue's clock is known to `uncertainty_ms` only, so a bit earlier."""
+        clock = self._venue_clock
+        self._since.setdefault(ticker, clock.now_ms() - (clock.uncertainty_ms or 0))
 
     def forget(self, ticker: str) -> None:
         """No longer wanted."""

@@ -127,7 +127,8 @@ def decode_items(frame: bytes | bytearray | memoryview) -> list[msgspec.Raw]:
 class Wreck(msgspec.Struct, frozen=True):
     """What can still be read of a frame that does not decode.
 
-    `kind` is its event type, "" where it is JSON without one, None where it is no JSON object at all.
+    `kind` is its event type, "" where it is JSON without one, None where it is no JSON object at all. `assets` are all
+    that it speaks of; empty where that is not sure.
     """
 
     kind: str | None
@@ -143,11 +144,12 @@ def inspect(frame: bytes | bytearray | memoryview | msgspec.Raw) -> Wreck:
     if not isinstance(content, dict):
         return Wreck(None, ())
     kind = content.get("event_type", "")
-    changes = content.get("price_changes")
-    named = [content.get("asset_id")]
-    if isinstance(changes, list):
-        named += [change.get("asset_id") for change in changes if isinstance(change, dict)]
-    assets = tuple(dict.fromkeys(asset for asset in named if isinstance(asset, str)))
+    parts = content.get("price_changes")
+    if not isinstance(parts, list) or not parts:
+        parts = [content]
+    found = [part.get("asset_id") if isinstance(part, dict) else None for part in parts]
+    named = [asset for asset in found if isinstance(asset, str)]
+    assets = tuple(dict.fromkeys(named)) if len(named) == len(found) else ()
     return Wreck(kind if isinstance(kind, str) else "", assets)
 
 

@@ -1,7 +1,8 @@
 """Candles out of the World's price path, for any second in the past or present.
 
-Everything is a pure function of (seed, asset, second), in integers of 1e-8, so REST and sockets cannot disagree and two
-processes with one seed serve the same digits. Larger candles are the exact sums of their seconds.
+Everything is a pure function of (seed, asset, second), in integers of 1e-8, so REST, bulk files and sockets cannot
+disagree and two processes with one seed serve the same digits. Larger candles are the exact sums of their seconds.
+Recorded days and outages come out of the symbol's `History` and go before the World.
 
 What is kept from the real thing (binance.md, sections 2 and 6): seconds without trades exist, repeat the last close and
 have volume 0; the open of a second is its first trade, not the previous close; trade ids run without holes; the candle
@@ -15,10 +16,12 @@ from dataclasses import dataclass
 from functools import reduce
 
 from pmkit.clock import Clock
-from pmkit.sim.binance.intervals import MINUTE, SECOND, floor_open, step
-from pmkit.sim.world import ASSETS, World
+from pmkit.sim.binance.history import History
+from pmkit.sim.binance.intervals import MINUTE, SECOND, step
+from pmkit.sim.binance.recorded import Bar
+from pmkit.sim.binance.symbols import UNIT, Symbol, decimal_text
+from pmkit.sim.world import World
 
-UNIT = 100_000_000  # all numbers have eight decimals
 _MASK = (1 << 64) - 1
 _LOOK_BACK = 5
 _MINUTES_KEPT = 20_000
@@ -27,59 +30,6 @@ _MINUTES_KEPT = 20_000
 WORK_SECONDS = 10.0
 WORK_HISTORY_SECONDS = 1_500_000
 _SECONDS_PER_SLICE = 500
-
-
-@dataclass(frozen=True, slots=True)
-class Symbol:
-    """One pair. `tick` and `lot` in 1e-8; `rate` trades per second; `burst` how unevenly they come (0 to 5)."""
-
-    name: str
-    asset: str
-    tick: int
-    lot: int
-    rate: int
-    burst: float
-    first_ms: int  # the open of the first candle
-
-    @property
-    def tick_text(self) -> str:
-        return decimal_text(self.tick)
-
-    @property
-    def lot_text(self) -> str:
-        return decimal_text(self.lot)
-
-
-# Trades a second, unevenness (which gives the share of seconds without trades), first candle (reference, section 2).
-_KNOWN: dict[str, tuple[int, float, int]] = {
-    "BTC": (12, 2.0, 1502942400000),
-    "ETH": (9, 2.9, 1502942400000),
-    "BNB": (5, 4.0, 1509940440000),
-    "LTC": (4, 4.8, 1513135920000),
-    "ADA": (4, 4.8, 1523937720000),
-    "XRP": (5, 4.4, 1525421460000),
-    "SOL": (6, 3.3, 1597125600000),
-}
-_OTHERS = (5, 4.4, 1609459200000)
-
-
-def make_symbol(asset: str) -> Symbol:
-    """The pair of one of the World's assets against USDT."""
-    traits = ASSETS[asset]
-    tick = 10 ** (8 - traits.decimals)
-    # The finest lot that keeps a quote volume (tick * lot) within eight decimals, coarser for cheap assets.
-    lot = UNIT // tick * (10 if traits.decimals == 2 else 1)
-    if traits.decimals == 2 and traits.base < 10_000:
-        lot *= 10 if traits.base >= 1_000 else 100
-    elif traits.decimals > 2:
-        lot *= 1_000
-    rate, burst, first = _KNOWN.get(asset, _OTHERS)
-    return Symbol(f"{asset}USDT", asset, tick, lot, rate, burst, first)
-
-
-def decimal_text(value: int) -> str:
-    """1e-8 units as the eight-decimal text of the venue."""
-    return f"{value // UNIT}.{value % UNIT:08d}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,9 +91,6 @@ class Candle:
         }
 
 
-# open, high, low, close, volume, quote, trades, taker volume, taker quote, first id, last id; only where trades were
-_Bar = tuple[int, int, int, int, int, int, int, int, int, int, int]
-
 # Yields the number of seconds gone through, ends with the candle.
 _Work = Generator[int, None, Candle]
 
@@ -153,15 +100,20 @@ class WorkTimeout(Exception):
 
 
 class CandleMaker:
-    """All candles of one symbol."""
+    """All candles of one symbol: those of its `history`, and out of the World where that tells nothing.
 
-    def __init__(self, world: World, symbol: Symbol) -> None:
+    Belongs to one thread. A second maker on the same history gives the same candles.
+    """
+
+    def __init__(self, world: World, symbol: Symbol, history: History | None = None) -> None:
         self.symbol = symbol
+        self.history = history or History(symbol)
+        self._version = self.history.version
         self._world = world
         self._salt = reduce(lambda h, b: _mix(h ^ b), f"{world.seed}:{symbol.name}".encode(), 0x9E3779B97F4A7C15)
         self._spread = int(symbol.rate * symbol.burst)
         self._first_second = symbol.first_ms // SECOND
-        self._minutes: dict[int, _Bar | None] = {}
+        self._minutes: dict[int, Bar | None] = {}
 
     # -- one second
 
@@ -181,7 +133,7 @@ class CandleMaker:
         prices = self._world.prices(self.symbol.asset, second * SECOND, count)
         return [round(price * UNIT / tick) * tick for price in prices]
 
-    def _bar(self, second: int, before: int, after: int, start: int, end: int) -> _Bar | None:
+    def _bar(self, second: int, before: int, after: int, start: int, end: int) -> Bar | None:
         """A second with `after - before` trades that moves from price `start` to `end`; None without trades."""
         trades = after - before
         if trades <= 0:
@@ -223,10 +175,10 @@ class CandleMaker:
             after,
         )
 
-    def _second(self, second: int) -> _Bar | None:
+    def _second(self, second: int) -> Bar | None:
         return self._span(second, second)[0]
 
-    def _forming_second(self, second: int, passed_ms: int) -> _Bar | None:
+    def _forming_second(self, second: int, passed_ms: int) -> Bar | None:
         """What of a second is known `passed_ms` after its start: the first trades, evenly spread."""
         bar = self._second(second)
         if bar is None:
@@ -257,20 +209,66 @@ class CandleMaker:
 
     def last_price(self, before_second: int) -> int:
         """The price of the last trade before a second, in 1e-8."""
+        day = self.history.day(before_second)
+        if day is not None and self.history.outage(before_second) is None:
+            bar = day.bar(before_second)
+            if not bar[6]:
+                return bar[0]  # a second without trades tells it
         second = before_second - 1
-        while (bar := self._second(second)) is None:
+        while True:
+            outage = self.history.outage(second)
+            if outage is not None:
+                second = outage[0] - 1
+                continue
+            found = self._second(second)
+            if found is not None:
+                return found[3]
             second -= 1
-        return bar[3]
+
+    def first_id(self, second: int) -> int:
+        """The id of the first trade of a second that the World makes, or of the next one."""
+        return self._ids(second, 1)[0] + 1
 
     # -- more than one second
 
-    def _span(self, first: int, last: int) -> list[_Bar | None]:
-        """The seconds first..last, both included, with every price and id computed once."""
+    def _made(self, first: int, last: int) -> list[Bar | None]:
+        """The World's seconds first..last, both included, with every price and id computed once."""
         ids = self._ids(first, last - first + 2)
         prices = self._ticks(first, last - first + 2)
         return [self._bar(first + i, *ids[i : i + 2], *prices[i : i + 2]) for i in range(last - first + 1)]
 
-    def _minute(self, minute: int) -> _Bar | None:
+    def _span(self, first: int, last: int) -> list[Bar | None]:
+        """The seconds first..last; None where there was no trade, or no candle."""
+        bars: list[Bar | None] = []
+        for piece in self.history.pieces(first, last):
+            if piece.absent:
+                bars += [None] * (piece.last - piece.first + 1)
+            elif piece.day is None:
+                bars += self._made(piece.first, piece.last)
+            else:
+                days = (piece.day.bar(second) for second in range(piece.first, piece.last + 1))
+                bars += [bar if bar[6] else None for bar in days]
+        return bars
+
+    def seconds(self, first: int, last: int) -> list[Candle]:
+        """The 1s candles of the seconds first..last that exist, all in the past."""
+        found: list[Candle] = []
+        price: int | None = None
+        for piece in self.history.pieces(first, last):
+            if piece.absent:
+                continue
+            day = piece.day
+            seconds = range(piece.first, piece.last + 1)
+            bars = self._made(piece.first, piece.last) if day is None else [day.bar(second) for second in seconds]
+            for second, bar in zip(seconds, bars, strict=True):
+                if bar is None:
+                    price = self.last_price(second) if price is None else price
+                    bar = (price, price, price, price, 0, 0, 0, 0, 0, -1, -1)
+                price = bar[3]
+                found.append(Candle(second * SECOND, second * SECOND + SECOND - 1, *bar, True))
+        return found
+
+    def _minute(self, minute: int) -> Bar | None:
         """A whole minute that lies in the past."""
         if minute in self._minutes:
             return self._minutes[minute]
@@ -292,9 +290,12 @@ class CandleMaker:
 
     def work(self, interval: str, open_ms: int, now_ms: int) -> _Work:
         """`candle` in slices: yields the number of seconds gone through since the last yield."""
+        if self._version != self.history.version:
+            self._minutes.clear()
+            self._version = self.history.version
         end_ms = step(interval, open_ms, 1)
         known = min(end_ms, now_ms) // SECOND  # seconds before this one are whole
-        bar: _Bar | None = None
+        bar: Bar | None = None
         second = open_ms // SECOND
         fresh = 0
         while second < known:
@@ -321,17 +322,24 @@ class CandleMaker:
         return Candle(open_ms, end_ms - 1, o, h, low, c, v, q, n, taker, taker_quote, first, last, closed)
 
     async def candles(self, interval: str, opens: list[int], now_ms: int, clock: Clock) -> list[Candle]:
-        """Candles in order, letting the loop run in between. Raises WorkTimeout where that takes too long.
+        """Those of the candles that exist, in order, letting the loop run in between. Raises WorkTimeout.
 
         Every candle is the exact sum of its seconds, at about 10 us each: a day of history costs most of a second. So
         pages of 1000 are served up to the 15m interval, a few candles of a day, and none of a month.
         """
-        if opens:
+        result: list[Candle] = []
+        if interval == "1s":
+            closed = [opened for opened in opens if opened + SECOND <= now_ms]
+            for i in range(0, len(closed), _SECONDS_PER_SLICE):
+                part = closed[i : i + _SECONDS_PER_SLICE]
+                result += self.seconds(part[0] // SECOND, part[-1] // SECOND)
+                await clock.io_sleep(0)
+            opens = opens[len(closed) :]
+        elif opens:
             span = min(step(interval, opens[-1], 1), now_ms) - opens[0]
             known = sum(opens[0] <= minute * MINUTE < opens[-1] for minute in self._minutes) * 60
             if span // SECOND - known > WORK_HISTORY_SECONDS:
                 raise WorkTimeout
-        result: list[Candle] = []
         until = clock.io_monotonic() + WORK_SECONDS
         fresh = 0
         for opened in opens:
@@ -350,11 +358,6 @@ class CandleMaker:
         return result
 
 
-def first_open(symbol: Symbol, interval: str) -> int:
-    """The open of the first candle of an interval: the one that holds the first trade."""
-    return floor_open(interval, symbol.first_ms)
-
-
 def _mix(value: int) -> int:
     """Steele, Lea and Flood's SplitMix64 finaliser: 64 well-mixed bits out of a counter."""
     value = (value + 0x9E3779B97F4A7C15) & _MASK
@@ -363,7 +366,7 @@ def _mix(value: int) -> int:
     return value ^ value >> 31
 
 
-def _join(one: _Bar | None, two: _Bar | None) -> _Bar | None:
+def _join(one: Bar | None, two: Bar | None) -> Bar | None:
     """Two neighbouring spans as one."""
     if one is None or two is None:
         return two if one is None else one

@@ -9,9 +9,8 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 
-import msgspec
-
 from pmkit.clock import Clock
+from pmkit.sim.binance.refusals import refuse
 from pmkit.sim.server import Refused
 
 LIMIT = 6_000
@@ -20,18 +19,6 @@ FIRST_BAN_MS = 120_000
 LONGEST_BAN_MS = 3 * 24 * 3_600_000
 CONNECTIONS = 300
 CONNECTIONS_MS = 300_000
-
-
-def refuse(status: int, code: int, msg: str, headers: dict[str, str] | None = None) -> Refused:
-    """An error in the form of the venue, to be raised."""
-    return Refused(status, msgspec.json.encode({"code": code, "msg": msg}).decode(), headers)
-
-
-def error_body(status: int, text: str) -> object:
-    """What `Server` makes of the text of an error: ours is JSON already."""
-    if text.startswith("{"):
-        return msgspec.Raw(text.encode())
-    return {"code": -1000, "msg": text}
 
 
 @dataclass(slots=True)
@@ -84,6 +71,11 @@ class Limits:
             "Please use WebSocket Streams for live updates to avoid polling the API.",
             headers,
         )
+
+    def ban(self, seconds: float, address: str = "127.0.0.1") -> None:
+        """Ban an address for market seconds from now, on every host."""
+        spender = self._addresses.setdefault(address, _Address())
+        spender.banned_until = self._clock.now_ms() + round(seconds * 1000)
 
     def _banned(self, spender: _Address, now: int) -> Refused:
         return refuse(

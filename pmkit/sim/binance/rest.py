@@ -9,9 +9,13 @@ import msgspec
 from aiohttp import web
 
 from pmkit.clock import Clock
-from pmkit.sim.binance.candles import CandleMaker, Symbol, WorkTimeout, first_open
-from pmkit.sim.binance.intervals import LENGTHS, ceil_open, floor_open, step
-from pmkit.sim.binance.limits import Limits, refuse
+from pmkit.sim.binance.candles import CandleMaker, WorkTimeout
+from pmkit.sim.binance.faults import BinanceFaults
+from pmkit.sim.binance.intervals import LENGTHS
+from pmkit.sim.binance.limits import Limits
+from pmkit.sim.binance.refusals import api_refusal, refuse
+from pmkit.sim.binance.rows import RowTexts, opens_between
+from pmkit.sim.binance.symbols import Symbol
 from pmkit.sim.server import Handler, Refused, Server, answer
 
 DEFAULT_LIMIT = 500
@@ -32,24 +36,36 @@ _Query = Mapping[str, str]
 
 
 class Rest:
-    """The handlers. `lag_ms` makes klines come from that long ago, as a database does; 0 unless a test sets it."""
+    """The handlers.
 
-    def __init__(self, makers: Mapping[str, CandleMaker], clock: Clock, limits: Limits) -> None:
+    `latency_ms` (wall) is added to every answer. `lag_ms` (market) makes klines come from that long ago, as a database
+    does; `settle_ms` (market) makes a row that ended less than that ago show what was known that long ago, so that it
+    changes after its end. All 0 unless set. `texts.kept` is how many rows are kept as text.
+    """
+
+    def __init__(self, makers: Mapping[str, CandleMaker], clock: Clock, limits: Limits, faults: BinanceFaults) -> None:
+        self.latency_ms = 0.0
         self.lag_ms = 0
+        self.settle_ms = 0
+        self.texts = RowTexts(clock)
         self._makers = makers
         self._clock = clock
         self._limits = limits
+        self._faults = faults
 
-    def add_routes(self, server: Server) -> None:
+    def add_routes(self, server: Server, host: int = 0) -> None:
+        def route(path: str, handler: Handler) -> None:
+            server.get(path, self._faults.served(handler, host, lambda: self.latency_ms, api_refusal))
+
         for path, weight, allowed, handler in (
             ("ping", 1, (), self._ping),
             ("time", 1, (), self._time),
             ("exchangeInfo", 20, ("symbol", "symbols"), self._exchange_info),
             ("klines", 2, ("symbol", "interval", "startTime", "endTime", "timeZone", "limit"), self._klines),
         ):
-            server.get(f"/api/v3/{path}", self._weighed(weight, allowed, handler))
+            route(f"/api/v3/{path}", self._weighed(weight, allowed, handler))
         for path in _NOT_BUILT:
-            server.get(f"/api/v3/{path}", self._not_built)
+            route(f"/api/v3/{path}", self._not_built)
 
     def _weighed(
         self, weight: int, allowed: tuple[str, ...], handler: Callable[[_Query, int], Awaitable[object]]
@@ -122,39 +138,15 @@ class Rest:
         now = self._clock.now_ms() - self.lag_ms
         start = _moment(query, "startTime")
         end = _moment(query, "endTime")
-        opens = _opens(maker.symbol, interval, start, end, min(limit, MAX_LIMIT), now)
+        opens = opens_between(maker.history, interval, start, end, min(limit, MAX_LIMIT), now)
         try:
-            candles = await maker.candles(interval, opens, now, self._clock)
+            return await self.texts.page(maker, interval, opens, now, now - self.settle_ms, scale)
         except WorkTimeout as error:
             raise refuse(
                 408,
                 -1007,
                 "Timeout waiting for response from backend server. Send status unknown; execution status unknown.",
             ) from error
-        return [candle.row(scale) for candle in candles]
-
-
-def _opens(
-    symbol: Symbol, interval: str, start_us: int | None, end_us: int | None, limit: int, now_ms: int
-) -> list[int]:
-    """Which candles come, by their opens: startTime <= open <= endTime, both ends included, the one that forms too.
-
-    Without startTime the newest ones up to the end, else the oldest ones from the start. `start_us` and `end_us` in
-    microseconds.
-    """
-    first = first_open(symbol, interval)
-    last = floor_open(interval, now_ms)
-    if end_us is not None:
-        last = min(last, floor_open(interval, end_us // 1000))
-    if start_us is None:
-        first = max(first, step(interval, last, 1 - limit))
-    else:
-        first = max(first, ceil_open(interval, -(-start_us // 1000)))
-    opens: list[int] = []
-    while first <= last and len(opens) < limit:
-        opens.append(first)
-        first = step(interval, first, 1)
-    return opens
 
 
 def _read_query(request: web.Request, allowed: tuple[str, ...]) -> _Query:

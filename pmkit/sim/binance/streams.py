@@ -14,7 +14,7 @@ import msgspec
 from aiohttp import web
 
 from pmkit.sim.binance.intervals import LENGTHS
-from pmkit.sim.binance.limits import refuse
+from pmkit.sim.binance.refusals import refuse
 from pmkit.sim.server import Server, SocketSession
 
 MAX_STREAMS = 1_024
