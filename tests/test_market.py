@@ -75,12 +75,11 @@ def test_size_for_is_the_largest_size_that_the_money_pays(cents: int, money: Dec
     for fees in (FeeRule(taker=D("0.07")), FeeRule(taker=D("0.07"), quantum=D("0.0001"), round_up=True)):
         each = market(fees=fees)
         cost = lambda size: size * price + each.fee(price, size, maker)  # noqa: B023, E731
-        try:
-            size = each.size_for(money, price, maker)
-        except InvalidOrder as error:
-            assert cost(each.min_size) > money
-            assert f"{cost(each.min_size):f}" in str(error)
+        if cost(each.min_size) > money:
+            with pytest.raises(InvalidOrder, match=f"that takes {cost(each.min_size):f}"):
+                each.size_for(money, price, maker)
             continue
+        size = each.size_for(money, price, maker)
         assert each.check_size(size) == size
         assert cost(size) <= money < cost(size + each.size_step)
 

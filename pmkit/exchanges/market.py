@@ -223,8 +223,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         with localcontext(_EXACT):
             per_share = limit + self.fees.raw(limit, ONE, maker)
             size = self.floor_size(money / per_share)
+            # The estimate has no rounding in it; the venue's may cost a step, or give one.
             while size > 0 and size * limit + self.fees.fee(limit, size, maker) > money:
                 size -= self.size_step
+            while (size + self.size_step) * limit + self.fees.fee(limit, size + self.size_step, maker) <= money:
+                size += self.size_step
         if size < self.min_size:
             need = self.min_size * limit + self.fees.fee(limit, self.min_size, maker)
             raise InvalidOrder(

@@ -2,14 +2,14 @@
 
 One object, `BinanceVenue.faults`, in three parts:
 
-* **requests**, over REST and of bulk files: `refuse` (429, 418, 451, 403, 5xx ...), `slow`, `tear`. Each takes `path`, a
-  regular expression sought in "GET /api/v3/klines?symbol=...", `host` (the number of one of the venue's hosts, all by
-  default), `times` (how often, None: until `clear`) and `rate` (with what probability). Chance is seeded by the World and
-  drawn by request and by how often it was made, so a run repeats whatever the order of concurrent requests.
-* **the past**: `outage` and `off_grid`. True over REST, in bulk files and on the sockets at once; they stay when `clear`
-  is called, as an outage that happened stays.
-* **bulk files**: `spoil` makes one file short, absent, broken, of other units, or its checksum wrong, for good or until a
-  moment, after which the file is there as it should be ("silently replaced later").
+* **requests**, over REST and of bulk files: `refuse` (429, 418, 451, 403, 5xx ...), `slow`, `tear`. Each takes `path`
+  (a regular expression sought in "GET /api/v3/klines?symbol=..."), `host` (the number of one of the venue's hosts, all
+  by default), `times` (how often, None: until `clear`) and `rate` (with what probability). Chance is seeded by the
+  World and drawn by request and by how often it was made, so a run repeats whatever the order of concurrent requests.
+* **the past**: `outage` and `off_grid`. True over REST, in bulk files and on the sockets at once; they stay when
+  `clear` is called, as an outage that happened stays.
+* **bulk files**: `spoil` makes one file short, absent, broken, of other units, or its checksum wrong, for good or until
+  a moment, after which the file is there as it should be ("silently replaced later").
 
 Standing settings beside it: `BinanceVenue.rest.latency_ms` and `.bulk.latency_ms` (wall, for every answer),
 `.rest.lag_ms` (market: how late rows appear), `.rest.settle_ms` (market: how long after its end a row still changes),
@@ -200,9 +200,9 @@ class BinanceFaults(Faults):
     ) -> None:
         """Spoil the file of that name, without its ending ("BTCUSDT-1s-2026-03-13"), for good or until a market moment.
 
-        `rows`: it has only so many (its checksum is right: that is how the venue published them). `units`: its times are
-        of those. `header`: it begins with a line of names. `missing`: 404. `corrupt`: some byte is wrong, the checksum
-        that of the right file. `checksum`: the file is right and its checksum is not.
+        `rows`: it has only so many (its checksum is right: that is how the venue published them). `units`: its times
+        are of those. `header`: it begins with a line of names. `missing`: 404. `corrupt`: some byte is wrong, the
+        checksum that of the right file. `checksum`: the file is right and its checksum is not.
         """
         self._spoiled[name] = Spoiled(rows, units, header, missing, corrupt, checksum, until_ms)
 
@@ -228,7 +228,12 @@ class BinanceFaults(Faults):
                     return self._refusal(rule, body)
             answer = await handler(request)
             for rule in hits:
-                if rule.name == "torn" and isinstance(answer, web.Response) and isinstance(answer.body, bytes):
+                if (
+                    rule.name == "torn"
+                    and request.method == "GET"
+                    and isinstance(answer, web.Response)
+                    and isinstance(answer.body, bytes)
+                ):
                     return await self._torn(request, answer, answer.body, rule)
             return answer
 

@@ -14,9 +14,11 @@ _USUAL: dict[int, tuple[int, str]] = {
     429: (-1003, "Too many requests; please use WebSocket Streams for live updates to avoid polling the API."),
     451: (
         0,
-        "Service unavailable from a restricted location according to 'b. Eligibility' in "
-        "https://www.binance.com/en/terms. Please contact customer service if you believe you received this message "
-        "in error.",
+        (
+            "Service unavailable from a restricted location according to 'b. Eligibility' in "
+            "https://www.binance.com/en/terms. Please contact customer service if you believe you received this "
+            "message in error."
+        ),
     ),
     500: (-1000, "An unknown error occurred while processing the request."),
     503: (-1008, "Server is currently overloaded with other requests. Please try again in a few minutes."),
