@@ -16,7 +16,7 @@ from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
 from pmkit.bot.local import KalshiKey, LocalProcess
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.config.env import Settings
 from pmkit.endpoints import Endpoints, Where
 from pmkit.errors import ConfigError, NotSent, PmkitError
@@ -26,6 +26,7 @@ from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import NoMarket
 from pmkit.http import HttpSession, Unanswered
 from pmkit.prompts.inquirer import ask_where
+from pmkit.venue_clock import VenueClock
 from pmkit.version import __version__
 
 T = TypeVar("T")

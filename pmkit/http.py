@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.endpoints import is_loopback
 from pmkit.errors import (
     AuthError,
@@ -31,6 +31,7 @@ from pmkit.errors import (
     RegionBlocked,
     VenueUnavailable,
 )
+from pmkit.venue_clock import VenueClock
 
 if TYPE_CHECKING:
     import httpx

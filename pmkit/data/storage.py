@@ -179,8 +179,8 @@ class Problem(NamedTuple):
 def validate(path: Path, length: int | None = None, *, holes: bool = True) -> list[Problem]:
     """Read every row of a file and say what is wrong; empty when nothing is. At most 1000 problems.
 
-    `length`: the interval in ms; without it steps and the grid are not looked at. `holes=False` where missing candles are
-    known to be the venue's. Raises ConfigError only where the file cannot be read.
+    `length`: the interval in ms; without it steps and the grid are not looked at. `holes=False` where missing
+    ones are known to be the venue's. Raises ConfigError only where the file cannot be read.
     """
     found: list[Problem] = []
     try:

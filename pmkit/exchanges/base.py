@@ -15,7 +15,7 @@ from decimal import Decimal
 from types import TracebackType
 from typing import Any, Self, TypeAlias, TypeVar
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.endpoints import Endpoints
 from pmkit.errors import PmkitError
 from pmkit.exchanges.market import Market
@@ -41,6 +41,7 @@ from pmkit.exchanges.types import (
     Trade,
 )
 from pmkit.streams import Subscription
+from pmkit.venue_clock import VenueClock
 
 T = TypeVar("T")
 Callback: TypeAlias = Callable[[T], Awaitable[None]] | Callable[[T], None]

@@ -12,7 +12,8 @@ import signal
 import sys
 import threading
 from contextlib import suppress
-from typing import TYPE_CHECKING
+from datetime import datetime
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -30,6 +31,8 @@ class SimSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     assets: tuple[str, ...] = ("BTC", "ETH", "SOL", "XRP")
     first_boundary_wall_seconds: float | None = None
     ports: dict[str, int] = {}
+    start: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # "2026-03-13T00:00:00Z"
+    binance_days: tuple[str, ...] = ()
 
     @classmethod
     def read(cls, arguments: list[str]) -> SimSettings:
@@ -55,6 +58,8 @@ def make_venues(settings: SimSettings) -> LocalVenues:
         assets=settings.assets,
         first_boundary_wall_seconds=settings.first_boundary_wall_seconds,
         ports=settings.ports,
+        start=settings.start,
+        binance_days=settings.binance_days,
     )
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 from zoneinfo import ZoneInfo
@@ -26,25 +27,33 @@ _NEW_YORK = ZoneInfo("America/New_York")
 _THURSDAY = 3
 
 
-def clock_for(factor: float, first_boundary_wall_seconds: float | None, wall: Clock) -> Clock:
+def clock_for(
+    factor: float, first_boundary_wall_seconds: float | None, wall: Clock, start: datetime | None = None
+) -> Clock:
     """The market clock of local venues.
 
-    Without a wish for the first boundary market time starts at the wall's date. With one it starts so long before a
-    15-minute boundary that the boundary comes after that many wall seconds; a start inside Kalshi's Thursday
-    maintenance (or within half an hour of it) is moved six hours on, since no window would follow.
+    Market time starts at `start`, else without a wish for the first boundary at the wall's date. With one it starts so
+    long before a 15-minute boundary that the boundary comes after that many wall seconds; a start inside Kalshi's
+    Thursday maintenance (or within half an hour of it) is moved six hours on, since no window would follow.
     """
     now = wall.now_ms()
+    if start is not None:
+        if first_boundary_wall_seconds is not None:
+            raise ConfigError("start and first_boundary_wall_seconds both say when market time starts: give one")
+        if start.tzinfo is None:
+            raise ConfigError(f"start must be an aware datetime (with a time zone), not {start}")
+        return ScaledClock(now, factor, start)
     if first_boundary_wall_seconds is None:
         return SystemClock() if factor == 1.0 else ScaledClock(now, factor, now)
     if first_boundary_wall_seconds < 0:
         raise ConfigError(f"first_boundary_wall_seconds must not be negative: {first_boundary_wall_seconds}")
     length = INTERVALS_MS["15m"]
     lead = round(first_boundary_wall_seconds * factor * 1000)
-    start = -(-(now + lead) // length) * length - lead
-    local = to_utc(start).astimezone(_NEW_YORK)
+    begin = -(-(now + lead) // length) * length - lead
+    local = to_utc(begin).astimezone(_NEW_YORK)
     if local.weekday() == _THURSDAY and 2 * 60 + 30 <= local.hour * 60 + local.minute < 5 * 60 + 30:
-        start = to_ms(to_utc(start) + timedelta(hours=6))
-    return ScaledClock(now, factor, start)
+        begin = to_ms(to_utc(begin) + timedelta(hours=6))
+    return ScaledClock(now, factor, begin)
 
 
 def _clock_text(clock: Clock) -> str:
@@ -60,7 +69,9 @@ class LocalVenues:
 
     `factor` is how much faster than the wall market time passes; `first_boundary_wall_seconds` moves the start of
     market time so that the first 15-minute boundary comes that soon; `clock` replaces both. `ports` gives fixed ports
-    by the names in PORTS (0 or absent: any free one). Raises ConfigError for a bad setting or a taken port.
+    by the names in PORTS (0 or absent: any free one). `start` (aware) is where market time starts; `binance_days` are
+    bulk files of real days that Binance serves as they are (`BinanceVenue.load_day`, a quarter of a second each).
+    Raises ConfigError for a bad setting or a taken port.
     """
 
     def __init__(
@@ -72,6 +83,8 @@ class LocalVenues:
         first_boundary_wall_seconds: float | None = None,
         ports: Mapping[str, int] | None = None,
         clock: Clock | None = None,
+        start: datetime | None = None,
+        binance_days: Sequence[str | Path] = (),
     ) -> None:
         ports = dict(ports or {})
         if unknown := sorted(set(ports) - set(PORTS)):
@@ -86,9 +99,11 @@ class LocalVenues:
             if error.name != "aiohttp":
                 raise
             raise ConfigError("the local venues need aiohttp: pip install 'pmkit[sim]'") from error
-        self.clock = clock or clock_for(factor, first_boundary_wall_seconds, SystemClock())
+        self.clock = clock or clock_for(factor, first_boundary_wall_seconds, SystemClock(), start)
         self.world = World(seed, self.clock, assets)
         self.binance: BinanceVenue = BinanceVenue(self.world, self.clock, port=ports.get("binance", 0))
+        for path in binance_days:
+            self.binance.load_day(path)
         self.kalshi: KalshiVenue = KalshiVenue(self.world, self.clock, port=ports.get("kalshi", 0))
         self.polymarket: PolymarketVenue = PolymarketVenue(
             self.world,

@@ -269,7 +269,7 @@ async def test_a_key_that_the_venue_does_not_know_is_an_auth_error() -> None:
 
 @pytest.mark.parametrize("key", [True, False])
 async def test_trades_come_once_each_and_in_order(key: bool) -> None:
-    async with local(key=key, boundary=20) as (data, venues):
+    async with local(key=key, boundary=15, factor=60.0) as (data, venues):
         market = await window(data)
         got: list[PublicTrade] = []
         await data.subscribe_trades([market], got.append)
@@ -292,7 +292,7 @@ async def test_trades_come_once_each_and_in_order(key: bool) -> None:
 
 @pytest.mark.parametrize("key", [True, False])
 async def test_a_rollover_from_window_to_window(key: bool) -> None:
-    async with local(key=key, boundary=4.0) as (data, _venues):
+    async with local(key=key, boundary=1.5, factor=60.0) as (data, _venues):
         finder = data.finder()
         market = await window(data)
         following = await finder.get_next_market("BTC")

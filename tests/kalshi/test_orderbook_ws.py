@@ -15,12 +15,13 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from pmkit.clock import Clock, ScaledClock, SystemClock, VenueClock
+from pmkit.clock import Clock, ScaledClock, SystemClock
 from pmkit.errors import AuthError, VenueUnavailable
 from pmkit.exchanges.kalshi.auth import SOCKET_PATH, HandshakeSigner
 from pmkit.exchanges.kalshi.book_feed import BookFeed
 from pmkit.exchanges.kalshi.messages import ORDERBOOK
 from pmkit.exchanges.kalshi.orderbook_ws import KalshiSocket
+from pmkit.venue_clock import VenueClock
 from tests.kalshi.frames import T, delta, encode, snapshot, subscribed
 
 KEY_ID = "0f0e0d0c-0b0a-4000-8000-070605040302"

@@ -24,7 +24,7 @@ GROUND, WIRE, CLIENTS, COMPOSITION = 0, 1, 2, 3
 NAMES = ("ground", "wire", "clients", "composition")
 
 _GROUND = """
-    version errors clock endpoints streams http
+    version errors clock venue_clock endpoints streams http
     config config.dotenv config.env config.keys config.secret config.values
     logging logging.csv_logger logging.files logging.limits logging.logger logging.paths logging.redact logging.sinks
     logging.text logging.writer
@@ -45,9 +45,9 @@ _WIRE = """
     exchanges.kalshi.sequence exchanges.kalshi.schedule
 """
 _CLIENTS = """
-    data.storage data.candle_file data.binance.buffer data.binance.bulk data.binance.feed data.binance.fetcher
-    data.binance.gaps data.binance.history data.binance.join data.binance.kline_ws data.binance.series
-    data.binance.weights
+    data.storage data.candle_file data.binance.archive data.binance.buffer data.binance.bulk data.binance.feed
+    data.binance.fetcher data.binance.gaps data.binance.history data.binance.join data.binance.kline_ws
+    data.binance.pipeline data.binance.series data.binance.weights
     exchanges.base
     exchanges.polymarket.market_data exchanges.polymarket.orderbook_ws exchanges.polymarket.reference_ws
     exchanges.polymarket.market_finder exchanges.polymarket.client exchanges.polymarket.user_ws

@@ -111,6 +111,22 @@ async def test_ro_01_gamma_knows_it_and_the_clob_does_not(
     assert none.reason == f"{NEXT.slug} is not on the CLOB yet"
 
 
+async def test_the_older_route_of_the_clob_is_asked_as_well(venue: Venue, data: PolymarketMarketData) -> None:
+    del venue.known[condition_of(NOW)]
+    up, down = tokens_of(NOW)
+    tokens = [{"token_id": down, "outcome": "Down"}, {"token_id": up, "outcome": "Up"}]
+    answer = {"condition_id": condition_of(NOW), "enable_order_book": True, "accepting_orders": True, "tokens": tokens}
+    venue.markets[condition_of(NOW)] = answer
+    market = await data.finder().get_current_market("BTC")
+    assert isinstance(market, PolymarketMarket)
+    assert market.token_ids == (up, down)
+    venue.markets[condition_of(NOW)] = answer | {"enable_order_book": False}
+    venue.listed[NEXT.slug] = event_row(NEXT)
+    del venue.known[condition_of(NEXT)]
+    venue.markets[condition_of(NEXT)] = answer | {"enable_order_book": False}
+    assert isinstance(await data.finder().get_next_market("BTC"), NoMarket)
+
+
 @pytest.mark.parametrize("changed", [{"enableOrderBook": False}, {"acceptingOrders": False}])
 async def test_di_01_a_window_that_takes_no_orders_is_none(
     venue: Venue, data: PolymarketMarketData, changed: dict[str, Any]

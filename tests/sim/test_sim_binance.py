@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 from pmkit.clock import ManualClock
 from pmkit.sim.binance import candles as candles_module
-from pmkit.sim.binance.candles import UNIT, CandleMaker, make_symbol
+from pmkit.sim.binance.candles import CandleMaker
 from pmkit.sim.binance.intervals import LENGTHS, ceil_open, floor_open, step
+from pmkit.sim.binance.symbols import UNIT, make_symbol
 from pmkit.sim.world import World
 from tests.sim.binance_client import MINUTE, START, Setup, running
 

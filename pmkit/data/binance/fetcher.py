@@ -1,4 +1,4 @@
-"""`BinanceFetcher`: closed candles over REST, from the first host that serves this machine.
+"""`BinanceFetcher`: closed candles over REST, from the first host that serves this machine, and history into files.
 
 `GET /api/v3/klines` is asked in pages whose edges are computed beforehand (both ends inclusive, on the open time), so a
 short page is a hole and not the end. The candle that forms is part of the venue's answers and never part of ours.
@@ -9,14 +9,16 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from contextlib import aclosing
+from datetime import datetime
+from pathlib import Path
 from types import TracebackType
-from typing import Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 import msgspec
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.data.binance.types import (
     MAX_ROWS,
     RETRY_CODES,
@@ -45,6 +47,11 @@ from pmkit.errors import (
     VenueUnavailable,
 )
 from pmkit.http import HttpAnswer, HttpSession
+from pmkit.venue_clock import VenueClock
+
+if TYPE_CHECKING:
+    from pmkit.data.binance.bulk import BulkHost
+    from pmkit.data.binance.history import Estimate, Fetched, Progress
 
 KLINES: Final = "/api/v3/klines"
 TIME: Final = "/api/v3/time"
@@ -78,7 +85,7 @@ class BinanceFetcher:
     (no host left), RateLimited (banned), VenueUnavailable (no usable answer), ProtocolChanged.
     """
 
-    def __init__(self, endpoints: Endpoints, clock: Clock, *, share: float = 0.4, in_flight: int = 4) -> None:
+    def __init__(self, endpoints: Endpoints, clock: Clock, *, share: float = 0.4, in_flight: int = 8) -> None:
         if not endpoints.binance.rest:
             raise ConfigError("the endpoints name no REST host of Binance")
         if in_flight < 1:
@@ -87,8 +94,10 @@ class BinanceFetcher:
         self.venue_clock = VenueClock(clock)
         self.blocked: dict[str, str] = {}
         """Hosts that refuse this machine, and what they said."""
-        self._clock = clock
-        self._in_flight = in_flight
+        self.clock = self._clock = clock
+        self.in_flight = self._in_flight = in_flight
+        self._endpoints = endpoints
+        self._bulk: BulkHost | None = None
         self._sessions = [
             HttpSession(url, clock, allow=_ALLOW, venue_clock=self.venue_clock, max_connections=max(4, in_flight))
             for url in endpoints.binance.rest
@@ -115,7 +124,10 @@ class BinanceFetcher:
         pages = list(self._pages)
         for page in pages:
             page.cancel()
-        await asyncio.gather(*pages, *(session.close() for session in self._sessions), return_exceptions=True)
+        closing = [session.close() for session in self._sessions]
+        if self._bulk is not None:
+            closing.append(self._bulk.close())
+        await asyncio.gather(*pages, *closing, return_exceptions=True)
 
     # Candles.
 
@@ -197,6 +209,70 @@ class BinanceFetcher:
         """Raise MarketNotFound or ConfigError where the venue does not know one of them."""
         interval_ms(interval)
         await self._page({"symbol": check_symbol(symbol), "interval": interval, "limit": 1})
+
+    # History.
+
+    async def fetch(
+        self,
+        symbol: str,
+        interval: str,
+        start: datetime | int | None,
+        end: datetime | int | None,
+        directory: Path,
+        *,
+        progress: Callable[[Progress], object] | None = None,
+        source: str = "auto",
+    ) -> Fetched:
+        """Closed candles with `start` <= open < `end` into CSV files under `directory`, and a gap report beside them.
+
+        Moments are aware datetimes or epoch ms; `start` None is the first candle of the symbol, `end` None is now. What
+        the files already have is kept, so that the same call continues a run that was ended in any way. `source`:
+        "auto" (by cost), "rest", "bulk". Raises what the class says, ConfigError for the disk or a file that is not of
+        pmkit, ValueError for a naive datetime, an end before the start, a start in the future. See `history`.
+        """
+        from pmkit.data.binance.history import History
+
+        history = History(self, symbol, interval, start, end, directory, progress=progress, source=source)
+        return await history.run()
+
+    async def estimate(
+        self,
+        symbol: str,
+        interval: str,
+        start: datetime | int | None,
+        end: datetime | int | None,
+        directory: Path,
+        *,
+        source: str = "auto",
+    ) -> Estimate:
+        """What `fetch` would do: rows, bytes, requests, minutes; what the files have is not counted. Same errors."""
+        from pmkit.data.binance.history import History
+
+        return await History(self, symbol, interval, start, end, directory, source=source).estimate()
+
+    def bulk_host(self) -> BulkHost:
+        """The host of the bulk files, shared by all fetches of this object."""
+        from pmkit.data.binance.bulk import BulkHost
+
+        if self._bulk is None:
+            self._bulk = BulkHost(self._endpoints, self._clock)
+        return self._bulk
+
+    async def raw_page(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> bytes:
+        """The venue's answer for opens in [start_ms, end_ms), unread: at most 1000 rows, the forming one among them."""
+        edges = {"startTime": start_ms, "endTime": end_ms - 1, "limit": MAX_ROWS}
+        return (await self._get(KLINES, {"symbol": symbol, "interval": interval, **edges})).body
+
+    async def first_open(self, symbol: str, interval: str) -> int | None:
+        """The open time of the symbol's first candle; None where it has none. Raises as `require`."""
+        rows = await self._page({"symbol": symbol, "interval": interval, "startTime": 0, "limit": 1})
+        return rows[0].open_ms if rows else None
+
+    async def weight_per_minute(self, symbol: str) -> int:
+        """Our share of the venue's limit, which is asked for once."""
+        if not self.budget.known:
+            await self._read_limit({"symbol": symbol})
+        return int(self.budget.share * self.budget.limit)
 
     # What is closed.
 

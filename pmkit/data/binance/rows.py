@@ -7,8 +7,8 @@ venue's rows raises `BadRows` before anything of it is written.
 from __future__ import annotations
 
 import re
-from itertools import pairwise
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Final
 
 import msgspec

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 import msgspec
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.errors import MarketNotFound, NotSent, ProtocolChanged, RateLimited, VenueUnavailable
 from pmkit.exchanges.kalshi.fees import fee_rule
 from pmkit.exchanges.kalshi.messages import EventFee
@@ -27,6 +27,7 @@ from pmkit.exchanges.kalshi.rest_messages import (
 from pmkit.exchanges.kalshi.types import KalshiMarket, RowError, asset_of, is_ticker, is_window, parse_market
 from pmkit.exchanges.market import FeeRule
 from pmkit.http import HttpSession
+from pmkit.venue_clock import VenueClock
 
 FREQUENCY = "fifteen_min"
 PAGE_LIMIT = 1000

@@ -12,7 +12,7 @@ import logging
 from collections.abc import Callable
 from typing import Final
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.errors import MarketNotFound, PmkitError
 from pmkit.exchanges.kalshi.catalogue import Catalogue
 from pmkit.exchanges.kalshi.messages import EventFeeFrame, Lifecycle, LifecycleFrame
@@ -20,6 +20,7 @@ from pmkit.exchanges.kalshi.types import KalshiMarket, RowError, with_event
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.types import MarketStatus
 from pmkit.streams import Subscription
+from pmkit.venue_clock import VenueClock
 
 QUICK_SECONDS: Final = (1.0, 2.0, 4.0, 8.0, 15.0)
 """Market seconds between two reads while something is due; the last one repeats."""

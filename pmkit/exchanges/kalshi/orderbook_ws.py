@@ -11,12 +11,13 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from pmkit.clock import Clock, Timer, VenueClock
+from pmkit.clock import Clock, Timer
 from pmkit.errors import AuthError, ConfigError, NotSent, PmkitError, VenueUnavailable
 from pmkit.exchanges.kalshi.auth import SOCKET_PATH, HandshakeSigner, path_of
 from pmkit.exchanges.kalshi.book_feed import UNKNOWN, UNPARSED, BookFeed
 from pmkit.exchanges.kalshi.book_pair import BookPair
 from pmkit.exchanges.kalshi.subscriptions import Key, Subscriptions
+from pmkit.venue_clock import VenueClock
 from pmkit.websocket.base import BaseWebSocket, FrameError
 from pmkit.websocket.deadlines import KALSHI_BOOK
 

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Sequence
 from typing import Final
 
-from pmkit.clock import Clock, Timer, VenueClock
+from pmkit.clock import Clock, Timer
 from pmkit.errors import PmkitError, RateLimited
 from pmkit.exchanges.kalshi.book_feed import BookFeed
 from pmkit.exchanges.kalshi.book_pair import POLLED
@@ -19,6 +19,7 @@ from pmkit.exchanges.kalshi.rest_messages import Depth, DepthsAnswer
 from pmkit.exchanges.kalshi.trades import Trades
 from pmkit.exchanges.numbers import BookError
 from pmkit.http import HttpAnswer, HttpSession
+from pmkit.venue_clock import VenueClock
 
 BOOK_SECONDS: Final = 1.0
 TRADE_SECONDS: Final = 2.0

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.errors import PmkitError, VenueUnavailable
 from pmkit.exchanges.kalshi.book_feed import BookFeed
 from pmkit.exchanges.kalshi.catalogue import Catalogue
@@ -29,6 +29,7 @@ from pmkit.exchanges.kalshi.rest_poll import TICKERS_PER_CALL, BookPoll, TradePo
 from pmkit.exchanges.kalshi.trades import Trades
 from pmkit.exchanges.types import PublicTrade
 from pmkit.http import HttpSession
+from pmkit.venue_clock import VenueClock
 from pmkit.websocket.deadlines import FIRST_SNAPSHOT
 
 if TYPE_CHECKING:

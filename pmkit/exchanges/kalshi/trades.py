@@ -7,12 +7,13 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.exchanges.kalshi.messages import TradePrint
 from pmkit.exchanges.kalshi.rest_messages import TradesPage
 from pmkit.exchanges.kalshi.types import RowError, parse_trade
 from pmkit.exchanges.types import PublicTrade
 from pmkit.http import HttpSession
+from pmkit.venue_clock import VenueClock
 
 _PER_PAGE: Final = 1000
 _MAX_PAGES: Final = 20

@@ -219,12 +219,13 @@ class BookFeed:
                 parked = 1
         for live, change in touched.items():
             book = live.book
+            bid, ask = book.best_bid_tick, book.best_ask_tick
+            touch_of = live.touch_of
             if (
-                change.best_bid == live.bid_text
-                and change.best_ask == live.ask_text
-                and book.best_bid_tick == live.bid_tick
-                and book.best_ask_tick == live.ask_tick
+                touch_of.get(change.best_bid) == bid
+                and touch_of.get(change.best_ask) == ask
                 and book.valid
+                and (bid < ask or ask < 0)
             ):
                 # The venue's touch, not crossed, and no doubt stands: what `touch` would do, without the call.
                 book.venue_ms = venue_ms
@@ -255,11 +256,10 @@ class BookFeed:
             self.best_checks -= 1
         else:
             try:
-                live.read_touch(bid, ask)
+                same = live.touch_of[bid] == book.best_bid_tick and live.touch_of[ask] == book.best_ask_tick
             except BookError as error:
                 live.misfit((bid, ask), venue_ms, error)
                 return False
-            same = live.bid_tick == book.best_bid_tick and live.ask_tick == book.best_ask_tick
         if not (same and book.valid):
             live.weigh(same, venue_ms, received_ns)
         return live.live

@@ -14,11 +14,12 @@ from typing import Final
 
 import msgspec
 
-from pmkit.clock import Clock, VenueClock, to_utc
-from pmkit.errors import InvalidOrder, MarketNotFound, ProtocolChanged
+from pmkit.clock import Clock, to_utc
+from pmkit.errors import MarketNotFound, ProtocolChanged
 from pmkit.exchanges.polymarket.messages import (
     ClobInfo,
     ClobMarket,
+    ClobToken,
     DecodeFailure,
     EventsPage,
     GammaEvent,
@@ -41,6 +42,7 @@ from pmkit.exchanges.polymarket.types import (
 )
 from pmkit.exchanges.types import NoMarket
 from pmkit.http import HttpSession
+from pmkit.venue_clock import VenueClock
 
 _LOG = logging.getLogger("pmkit.polymarket")
 
@@ -126,7 +128,7 @@ class Catalogue:
             return
         try:
             changed = market.with_tick(Decimal(text))
-        except (ArithmeticError, InvalidOrder):
+        except (ArithmeticError, ValueError):  # InvalidOrder is a ValueError
             self._complain(f"tick {text}", f"{market.slug}: price step {text[:20]!a} cannot be, the old one stays")
             return
         if changed is not market:
@@ -175,7 +177,7 @@ class Catalogue:
         row = market_row(event)
         if row.enable_order_book is False:
             return self._not_yet(f"{window.slug} has no order book (yet)")
-        info = await self.clob_info(row.condition_id or "")
+        info = await self.clob_info(row.condition_id or "") or await self._older_info(row.condition_id or "")
         if info is None:
             return self._not_yet(f"{window.slug} is not on the CLOB yet")
         market = parse_market(row, event, info, now_ms=self.now_ms(), window=window)
@@ -216,6 +218,15 @@ class Catalogue:
             info = await self._clob.get_json(f"/clob-markets/{condition_id}", ClobInfo)
         except MarketNotFound:
             return None
+        return info if clob_tokens(info) else None
+
+    async def _older_info(self, condition_id: str) -> ClobInfo | None:
+        """The same, as far as GET /markets tells it: should the newer route be gone, not every market is "not yet"."""
+        answer = await self.clob_market(condition_id)
+        if answer is None or not answer.enable_order_book:
+            return None
+        tokens: list[ClobToken | None] = [ClobToken(token.token_id, token.outcome) for token in answer.tokens]
+        info = ClobInfo(t=tokens, ao=answer.accepting_orders)
         return info if clob_tokens(info) else None
 
     async def clob_market(self, condition_id: str) -> ClobMarket | None:

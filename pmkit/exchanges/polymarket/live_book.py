@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from pmkit.exchanges.numbers import BookError, TickMap, price_ticks, size_units
 from pmkit.exchanges.orderbook import OrderBook
-from pmkit.exchanges.polymarket.messages import Change, PriceChange, RestBook
+from pmkit.exchanges.polymarket.messages import Change, Level, PriceChange, RestBook
 from pmkit.exchanges.polymarket.types import SIZE_SCALE
 
 if TYPE_CHECKING:
@@ -36,8 +36,11 @@ LATEST_MS: Final = 4_102_444_800_000  # 2100
 _FINE: Final = price_ticks(1)
 
 
-class _TouchMap(dict[str, int]):
-    """Text of best_bid or best_ask -> tick, -1 for an empty side, which is written "", "0" or "1"."""
+class _TouchMap(dict[str | None, int]):
+    """Text of best_bid or best_ask -> tick, -1 for an empty side, which is written "", "0" or "1".
+
+    Raises BookError for what is no price on the grid, and for None: a message need not say its touch.
+    """
 
     __slots__ = ("_ticks",)
 
@@ -45,8 +48,8 @@ class _TouchMap(dict[str, int]):
         super().__init__({"": -1})
         self._ticks = ticks
 
-    def __missing__(self, text: str) -> int:
-        tick = self._ticks[text]
+    def __missing__(self, text: str | None) -> int:
+        tick = self._ticks[text or ""]
         tick = tick if 0 < tick < self._ticks.ticks else -1
         if len(self) < 20_000:
             self[text] = tick
@@ -66,6 +69,10 @@ def finer_unit(unit: int, prices: list[str]) -> int:
     return unit
 
 
+def _prices(event: RestBook) -> list[str]:
+    return [level.price for level in event.bids] + [level.price for level in event.asks]
+
+
 def plausible(venue_ms: int, received_ns: int) -> bool:
     """Whether a stamp can be one: between 2020 and 2100, and not more than a day ahead of the time of receipt."""
     limit = received_ns // 1_000_000 + DAY_MS
@@ -82,10 +89,6 @@ class LiveBook:
 
     __slots__ = (
         "_feed",
-        "ask_text",
-        "ask_tick",
-        "bid_text",
-        "bid_tick",
         "book",
         "doubt",
         "heard",
@@ -116,13 +119,6 @@ class LiveBook:
             self.book.regrid(unit)
         self.tick_of = price_ticks(unit)
         self.touch_of = _TouchMap(self.tick_of)
-        self.read_touch("", "")
-
-    def read_touch(self, bid: str, ask: str) -> None:
-        """Remember the venue's touch as text and ticks: the next message need only compare. Raises BookError."""
-        self.bid_tick, self.ask_tick = self.touch_of[bid], self.touch_of[ask]
-        crossed = -1 < self.ask_tick <= self.bid_tick
-        self.bid_text, self.ask_text = ("?", "?") if crossed else (bid, ask)  # a crossed one is always looked at again
 
     def reset(self) -> None:
         """Nothing is known on the current connection."""
@@ -217,17 +213,15 @@ class LiveBook:
             if not plausible(event.timestamp, received_ns):
                 raise BookError(f"its stamp is {event.timestamp}")
             unit = self.book.unit if event.tick_size is None else finer_unit(COARSEST, [event.tick_size])
-            prices = [level.price for level in event.bids] + [level.price for level in event.asks]
-            if unit != self.book.unit or any(_FINE[price] % unit for price in prices):
+            if unit != self.book.unit:
+                self.regrid(finer_unit(unit, _prices(event)))
+            try:
+                bids, asks = self._read(event.bids), self._read(event.asks)
+            except BookError:
                 # Orders of a finer grid outlive a change to a coarser one: the step is the one that holds them all.
-                self.regrid(finer_unit(unit, prices))
-            tick_of = self.tick_of
-            self.book.snapshot(
-                [(tick_of[level.price], units_of(level.size)) for level in event.bids],
-                [(tick_of[level.price], units_of(level.size)) for level in event.asks],
-                event.timestamp,
-                received_ns,
-            )
+                self.regrid(finer_unit(unit, _prices(event)))
+                bids, asks = self._read(event.bids), self._read(event.asks)
+            self.book.snapshot(bids, asks, event.timestamp, received_ns)
         except BookError as error:
             self._feed.unreadable("book", error)
             self.lose("a book that cannot be", event.timestamp)
@@ -236,6 +230,14 @@ class LiveBook:
         self.live = True
         self.snapshot_ms = event.timestamp
         return True
+
+    def _read(self, levels: list[Level]) -> list[tuple[int, int]]:
+        """(tick, size units) of each level; `units_of` in line, since whole books have many. Raises BookError."""
+        tick_of = self.tick_of
+        return [
+            (tick_of[level.price], int(size * 1e6 + 0.5) if 0.0 <= (size := level.size) < 1e8 else units_of(level.size))
+            for level in levels
+        ]
 
     def take(self, event: RestBook, received_ns: int) -> bool:
         """A book from the socket. False where it cannot be one."""

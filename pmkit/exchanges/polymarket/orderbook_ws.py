@@ -12,11 +12,12 @@ from collections.abc import Awaitable, Callable, Iterable, Sequence
 from enum import Enum, auto
 from typing import Final
 
-from pmkit.clock import Clock, VenueClock
+from pmkit.clock import Clock
 from pmkit.errors import NotSent, PmkitError, VenueUnavailable
 from pmkit.exchanges.polymarket.book_feed import BookFeed
 from pmkit.exchanges.polymarket.live_book import GRACE_NS, TICK_CHANGED
 from pmkit.exchanges.polymarket.messages import RestBook, subscribe_frame, unsubscribe_frame
+from pmkit.venue_clock import VenueClock
 from pmkit.websocket.base import BaseWebSocket, FrameError
 from pmkit.websocket.deadlines import FIRST_SNAPSHOT, POLYMARKET_MARKET
 
@@ -174,7 +175,9 @@ class MarketSocket(BaseWebSocket[str]):
         answers = {book.asset_id: book for book in await self._read_books(tokens)} if tokens else {}
         quiet = self.stats.data_frames == seen
         different = [token for token in tokens if not self._same(token, answers.get(token))]
-        if different and quiet:
+        # An asset that nothing was ever heard of may not be subscribed at all, whatever the others say.
+        unheard = [token for token in tokens if (live := feed.books.get(token)) is not None and not live.heard]
+        if quiet and (different or (unheard and self._worth_another(unheard))):
             return False
         for token in different:
             # Data came while REST was asked: only these books are in question, not the connection.
@@ -187,7 +190,7 @@ class MarketSocket(BaseWebSocket[str]):
     def _same(self, token: str, answer: RestBook | None) -> bool:
         live = self.feed.books.get(token)
         if live is None or not live.live:
-            return True  # it is being repaired anyway
+            return True  # it is waited for anyway
         return answer is not None and live.same_touch(answer)
 
     # Doubts and losses.
@@ -251,6 +254,7 @@ class MarketSocket(BaseWebSocket[str]):
     async def _step(self, due: list[str]) -> None:
         fresh: list[str] = []
         read: list[str] = []
+        unheard: list[str] = []
         for token in due:
             live = self.feed.books.get(token)
             repair = self._repairs[token]
@@ -262,26 +266,25 @@ class MarketSocket(BaseWebSocket[str]):
                 fresh.append(token)
             elif live.heard:
                 read.append(token)
-            elif not self._give_up(token, repair):
-                return
+            else:
+                # A REST book would look valid and never change: the subscription is what does not work.
+                repair.step, repair.due = _Step.SUBSCRIBE, self._clock.io_monotonic() + _MAX_WAIT
+                unheard.append(token)
+        if unheard and self._worth_another(unheard):
+            self.drop(f"no book of {len(unheard)} assets within {FIRST_SNAPSHOT:g} s of subscribing")
+            return
         if fresh:
             await self.send(unsubscribe_frame(fresh))
             await self.send(subscribe_frame(fresh, False))
         if read:
             await self._read(read)
 
-    def _give_up(self, token: str, repair: _Repair) -> bool:
-        """No book ever came on this connection. True where trying again on it is all that is left.
-
-        A REST book would look valid and never change: the subscription is what does not work.
-        """
-        drops = self._drops.get(token, 0)
-        if drops < _DROPS:
-            self._drops[token] = drops + 1
-            self.drop(f"no book of {token} within {FIRST_SNAPSHOT:g} s of subscribing")
-            return False
-        repair.step, repair.due = _Step.SUBSCRIBE, self._clock.io_monotonic() + _MAX_WAIT
-        return True
+    def _worth_another(self, tokens: list[str]) -> bool:
+        """Whether assets without a first book are worth another connection: not for ever, the others have books."""
+        worth = any(self._drops.get(token, 0) < _DROPS for token in tokens)
+        for token in tokens:
+            self._drops[token] = self._drops.get(token, 0) + 1
+        return worth
 
     async def _read(self, tokens: list[str]) -> None:
         generation = self.generation

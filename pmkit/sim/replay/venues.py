@@ -11,7 +11,7 @@ from aiohttp import web
 
 from pmkit.clock import Clock
 from pmkit.errors import ConfigError
-from pmkit.sim.binance.limits import refuse
+from pmkit.sim.binance.refusals import refuse
 from pmkit.sim.kalshi.auth import Keys, VenueKey
 from pmkit.sim.replay.recording import CandleRow, Form, Frame, Opening, Read, Recording
 from pmkit.sim.replay.server import Replay, ReplaySession, command_of

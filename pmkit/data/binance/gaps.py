@@ -1,0 +1,195 @@
+"""The gap report: what the venue does not have, as JSON beside the data.
+
+It is read off the files, so that a run that was killed and continued gives the same one as a run that was not.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from itertools import pairwise
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from pmkit.clock import to_utc
+from pmkit.data.binance.bulk import BulkFacts
+from pmkit.data.candle_file import disk_errors, sync_directory
+from pmkit.data.storage import blocks
+
+MOST_OFF_GRID: Final = 1_000
+
+_OUTAGES = """
+2017-09-06T16:00:00 2017-09-06T23:00:00
+2017-12-04T06:00:20 2017-12-04T06:49:06
+2017-12-18T10:00:42 2017-12-18T10:14:47
+2017-12-18T12:29:13 2017-12-18T13:34:10
+2018-01-04T03:00:14 2018-01-04T05:06:13
+2018-02-08T00:28:14 2018-02-09T10:00:01
+2018-02-10T05:59:59 2018-02-10T06:15:00
+2018-02-11T04:00:00 2018-02-11T04:35:00
+2018-06-26T02:00:00 2018-06-26T12:00:00
+2018-06-27T13:00:00 2018-06-27T14:45:00
+2018-07-04T00:22:25 2018-07-04T08:00:00
+2018-10-19T06:00:00 2018-10-19T09:30:00
+2018-11-14T02:00:00 2018-11-14T09:00:00
+2019-03-12T02:00:00 2019-03-12T08:00:00
+2019-05-15T03:00:00 2019-05-15T13:00:00
+2019-06-07T21:13:13 2019-06-07T22:15:00
+2020-02-09T02:00:00 2020-02-09T03:00:00
+2020-02-19T11:35:33 2020-02-19T17:30:00
+2020-03-04T09:21:47 2020-03-04T11:30:00
+2020-04-25T02:00:00 2020-04-25T04:30:00
+2020-06-28T02:00:00 2020-06-28T05:30:00
+2020-11-30T06:00:00 2020-11-30T07:00:00
+2020-12-21T13:47:21 2020-12-21T18:00:00
+2020-12-25T02:00:00 2020-12-25T03:00:00
+2021-02-11T03:40:55 2021-02-11T05:00:00
+2021-03-06T02:00:00 2021-03-06T03:30:00
+2021-04-20T02:00:00 2021-04-20T04:30:00
+2021-04-25T04:00:59 2021-04-25T08:45:00
+"""
+
+
+def _ms(text: str) -> int:
+    return int(datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp()) * 1000
+
+
+KNOWN_OUTAGES: Final[Sequence[tuple[int, int]]] = [
+    (_ms(line.split()[0]), _ms(line.split()[1])) for line in _OUTAGES.strip().splitlines()
+]
+"""Outages of the whole venue until April 2021 (binance-public-data issues 365 and 368; ccxt issue 8068). They explain
+holes; a hole that is not among them is just as real. Not complete."""
+
+
+class Gap(msgspec.Struct, frozen=True):
+    """Candles that the venue does not have: from and to are the open times of the first and the last one."""
+
+    first_ms: int
+    last_ms: int
+    missing: int
+    first: str
+    last: str
+    why: str
+
+
+class FileFacts(msgspec.Struct, frozen=True):
+    """What a file holds. `holes` are (before, after) open times around missing candles."""
+
+    bytes: int
+    rows: int
+    first_ms: int
+    last_ms: int
+    holes: list[tuple[int, int]]
+    off_grid: list[int]
+    disorder: list[int]
+    """Rows that are not newer than the one before: never written by pmkit."""
+
+
+class GapReport(msgspec.Struct, frozen=True):
+    """`start_ms` and `end_ms` (exclusive) are what was asked for, as far as the venue had it when it was asked; with
+    `complete` False the run ended before, at `end_ms`. `bulk` says which files the rows came from, others came over
+    REST.
+    """
+
+    symbol: str
+    interval: str
+    start_ms: int
+    end_ms: int
+    complete: bool
+    candles: int
+    missing: int
+    gaps: list[Gap]
+    off_grid: list[int]
+    files: dict[str, FileFacts]
+    bulk: dict[str, BulkFacts]
+
+
+def scan(path: Path, length: int) -> FileFacts | None:
+    """Read a file's times; None where it has no rows. Blocking. Raises ConfigError.
+
+    Blocks whose number of rows fits their first and last time are taken as dense without a look at each row, which
+    holds for what `CandleFile` wrote; `storage.validate` looks at every row.
+    """
+    count, first, previous = 0, -1, -1
+    holes: list[tuple[int, int]] = []
+    off_grid: list[int] = []
+    disorder: list[int] = []
+    for block in blocks(path):
+        rows = block.count(b"\n")
+        opened = int(block[:13])
+        last = int(block[block.rfind(b"\n", 0, -1) + 1 :][:13])
+        if last - opened == (rows - 1) * length and opened % length == 0:
+            opens = [opened]
+        else:
+            opens = [int(line[:13]) for line in block.split(b"\n")[:-1]]
+        for before, after in pairwise([previous, *opens] if count else opens):
+            if after <= before:
+                disorder.append(after)
+            elif after - before > length:
+                holes.append((before, after))
+        off_grid += [each for each in opens if each % length][: MOST_OFF_GRID - len(off_grid)]
+        if not count:
+            first = opened
+        count += rows
+        previous = last
+    if not count:
+        return None
+    return FileFacts(path.stat().st_size, count, first, previous, holes, off_grid, disorder[:MOST_OFF_GRID])
+
+
+def find_gaps(files: Mapping[str, FileFacts], start_ms: int, end_ms: int, length: int) -> list[Gap]:
+    """What is missing in [start_ms, end_ms), oldest first; both on the grid. The files follow each other in time."""
+    found: list[tuple[int, int]] = []
+    previous = start_ms - length
+    for facts in sorted(files.values(), key=lambda facts: facts.first_ms):
+        if facts.last_ms < start_ms or facts.first_ms >= end_ms:
+            continue
+        if facts.first_ms - previous > length:
+            found.append((previous, facts.first_ms))
+        found += facts.holes
+        previous = facts.last_ms
+    if end_ms - previous > length:
+        found.append((previous, end_ms))
+    gaps = []
+    for before, after in found:
+        first = max(start_ms, (before // length + 1) * length)
+        last = min(end_ms, -(-after // length) * length) - length
+        if first <= last and (after - before - 1) // length:
+            gaps.append(_gap(first, last, length))
+    return gaps
+
+
+def _gap(first: int, last: int, length: int) -> Gap:
+    why = "the venue has no candles there"
+    for start, end in KNOWN_OUTAGES:
+        if first >= start - length and last < end + length:
+            why = f"known outage, {to_utc(start):%Y-%m-%d %H:%M:%S} to {to_utc(end):%Y-%m-%d %H:%M:%S} UTC"
+    return Gap(first, last, (last - first) // length + 1, _text(first), _text(last), why)
+
+
+def _text(ms: int) -> str:
+    return to_utc(ms).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def read_report(path: Path) -> GapReport | None:
+    """The last report; None where there is none that can be read (it is made anew from the files)."""
+    try:
+        return msgspec.json.decode(path.read_bytes(), type=GapReport)
+    except (OSError, msgspec.MsgspecError):
+        return None
+
+
+def write_report(path: Path, report: GapReport) -> None:
+    """Replace the report in one step. Blocking. Raises ConfigError."""
+    text = msgspec.json.format(msgspec.json.encode(report), indent=1) + b"\n"
+    new = path.with_name(path.name + ".new")
+    with disk_errors(path):
+        with new.open("wb") as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(new, path)
+        sync_directory(path.parent)
