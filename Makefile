@@ -20,8 +20,8 @@ setup: ## make .venv from requirements.lock (hashes checked, wheels only) and in
 demo: setup ## bots on local venues, dry-run, two rollovers on each venue: no key, no network, under a minute
 	$(BIN)/python -m examples.demo $(ARGS)
 
-test: setup ## all tests, offline; one of them: make test ARGS='-k import'
-	$(BIN)/python -m pytest $(ARGS)
+test: setup ## all tests on two cores, offline; one of them: make test ARGS='-n 0 -k import'
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: setup ## ruff, the clock lint, the layer test, mypy --strict
 	$(BIN)/ruff check .

@@ -13,7 +13,8 @@ from typing import Any
 
 from benchmarks._feeds import CcxtBook, Naive, Nautilus, Probe, follow_kalshi, follow_polymarket, subscription
 from benchmarks.traffic import Traffic
-from pmkit.clock import SystemClock, VenueClock
+from pmkit.clock import SystemClock
+from pmkit.venue_clock import VenueClock
 
 Contender = Callable[[str, Traffic, Probe], Awaitable[None]]
 

@@ -67,9 +67,10 @@ class FullSpeedClock(SystemClock):
 
 
 def clock_of(recording):
+    now_ms = SystemClock().now_ms()
     if SPEED is None:
-        return FullSpeedClock(recording.last_ms)
-    return ScaledClock(SystemClock().now_ms(), SPEED, recording.first_ms)
+        return FullSpeedClock(recording.last_ms or now_ms)
+    return ScaledClock(now_ms, SPEED, recording.first_ms or now_ms)
 
 
 class Line:
@@ -358,6 +359,10 @@ async def replay_candles(recording):
             replay.go.set()
             line = Line(replay, feed, feed.socket_stats, clock)
             await line.played()
+            waited = 0.0
+            while last_ms < recording.last_ms and waited < LATE_SECONDS:  # a gap is being read over REST
+                await clock.io_sleep(0.01)
+                waited += 0.01
         finally:
             await feed.close()
     totals["candle_gaps"] += sum(1 for _ in expected)

@@ -49,6 +49,7 @@ class HistoryVenue(Venue):
         self.off_grid: dict[int, int] = {}  # open on the grid -> open as it is
         self.published: Callable[[str], bool] = lambda name: True
         self.limit = 1_000_000
+        self.first_ms = ms("2026-03-01")
         self.on_request: Callable[[int], None] | None = None
         self.served = 0
         self._cache: dict[str, bytes] = {}
@@ -63,6 +64,11 @@ class HistoryVenue(Venue):
             self.served += 1
             self.on_request(self.served)
         # Off the grid the venue filters by the open as it is.
+        if "startTime" in query:
+            query = {**query, "startTime": str(max(int(query["startTime"]), self.first_ms - self.length))}
+            if "endTime" not in query:
+                span = (int(query.get("limit", "500")) + len(self.outage)) * self.length
+                query["endTime"] = str(min(self.now_ms, int(query["startTime"]) + span))
         found = super().rows(query)
         start, end = int(query.get("startTime", 0)), int(query.get("endTime", 1 << 60))
         return [row for row in found if start <= row[0] <= end] if self.off_grid else found

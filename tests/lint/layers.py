@@ -42,7 +42,8 @@ _WIRE = """
     exchanges.kalshi exchanges.kalshi.messages exchanges.kalshi.types exchanges.kalshi.orders
     exchanges.kalshi.auth exchanges.kalshi.fees exchanges.kalshi.refusals
     exchanges.kalshi.book_feed exchanges.kalshi.book_pair exchanges.kalshi.grid exchanges.kalshi.rest_messages
-    exchanges.kalshi.sequence exchanges.kalshi.schedule
+    exchanges.kalshi.sequence exchanges.kalshi.schedule exchanges.kalshi.sides exchanges.kalshi.tickers
+    exchanges.kalshi.order_replies exchanges.kalshi.user_messages exchanges.kalshi.user_types
 """
 _CLIENTS = """
     data.storage data.candle_file data.binance.archive data.binance.buffer data.binance.bulk data.binance.feed

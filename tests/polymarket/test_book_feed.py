@@ -590,6 +590,26 @@ def test_a_rest_book_is_refused_when_too_much_came_meanwhile() -> None:
     assert len(feed.books[UP].parked) == PARKED_LIMIT
 
 
+def test_md_10_a_late_book_that_was_waited_for_gets_what_came_meanwhile_on_top() -> None:
+    feed, up = lost_feed()
+    feed.apply(raw(price_change(change("0.49", "0", "BUY", "0.48", "0.52"), at=T0 + 8)), ns())
+    feed.apply(raw(price_change(change("0.30", "4", "BUY", "0.48", "0.52"), at=T0 + 6)), ns())
+    feed.apply(raw(book(at=T0 + 7)), ns())
+    assert up.valid
+    assert levels(up, "BID") == [("0.48", "30")]  # without 0.49, and without 0.30, which the book knew of
+
+
+def test_a_book_older_than_changes_that_found_no_room_is_refused() -> None:
+    feed, up = lost_feed()
+    frame = raw(price_change(*[change("0.30", "1", "BUY", "0.49", "0.52")] * 100, at=T0 + 9))
+    for _ in range(PARKED_LIMIT // 100 + 1):
+        feed.apply(frame, ns())
+    feed.apply(raw(book(at=T0 + 7)), ns())
+    assert not up.valid
+    feed.apply(raw(book(at=T0 + 9)), ns())
+    assert up.valid
+
+
 def test_a_rest_book_never_replaces_a_live_one() -> None:
     feed, _ = make_feed()
     assert feed.merge(rest(bids={"0.01": "1"}, at=T0 + 50), ns())

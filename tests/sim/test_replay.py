@@ -55,7 +55,7 @@ async def run(capsys: pytest.CaptureFixture[str], *paths: Path) -> tuple[int, di
     return code, json.loads(out[-1])
 
 
-# -- Kalshi texts made here ---------------------------------------------------------------------------------------------
+# -- Kalshi texts made here -------------------------------------------------------------------------------------------
 
 
 def k_subscribed(sid: int = 1) -> str:
@@ -80,7 +80,7 @@ def k_answer(yes: Sequence[Sequence[str]]) -> str:
     )
 
 
-# -- Polymarket rows made here ------------------------------------------------------------------------------------------
+# -- Polymarket rows made here ----------------------------------------------------------------------------------------
 
 
 def p_row(payload: object, at_ms: int = START_MS, source: str = "polymarket_clob") -> str:
@@ -103,7 +103,7 @@ def p_change(asset: str, stamp: int, best_bid: str = "0.45") -> dict[str, object
     return {"event_type": "price_change", "market": MARKET, "timestamp": str(stamp), "price_changes": [change]}
 
 
-# -- candles made here --------------------------------------------------------------------------------------------------
+# -- candles made here ------------------------------------------------------------------------------------------------
 
 
 def candle_zip(path: Path, seconds: Iterable[int]) -> Path:
@@ -116,7 +116,7 @@ def candle_zip(path: Path, seconds: Iterable[int]) -> Path:
     return path
 
 
-# -- files --------------------------------------------------------------------------------------------------------------
+# -- files ------------------------------------------------------------------------------------------------------------
 
 
 @settings(max_examples=60, deadline=None)
@@ -139,10 +139,9 @@ def test_a_torn_gzip_gives_its_whole_lines_first(tmp_path: Path) -> None:
     texts = [os.urandom(60).hex() for _ in range(400)]
     path = write_gzip(tmp_path / "torn.gz", texts)
     path.write_bytes(path.read_bytes()[:-2000])
-    got = []
+    got: list[str] = []
     with pytest.raises(Damaged, match="torn"):
-        for line in lines(path):
-            got.append(line.decode())
+        got.extend(line.decode() for line in lines(path))
     assert 300 < len(got) < 400 and got == texts[: len(got)]
 
 
@@ -179,7 +178,7 @@ def test_the_recorders_connections_are_told_apart(tmp_path: Path) -> None:
     assert recording.markets == {MARKET: {UP: "0.01", DOWN: "0.01", "333": "0.01"}}
 
 
-# -- what is served -----------------------------------------------------------------------------------------------------
+# -- what is served ---------------------------------------------------------------------------------------------------
 
 
 async def frames_of(socket: ClientConnection) -> list[bytes]:
@@ -255,11 +254,11 @@ async def test_the_pace_is_the_recorded_one_times_the_speed() -> None:
         Pace(clock, 0.0)
 
 
-# -- the example on the real recordings -----------------------------------------------------------------------------------
+# -- the example on the real recordings -------------------------------------------------------------------------------
 
 
 def naive_kalshi(path: Path) -> Counter[str]:
-    return Counter(json.loads(line)["type"] for line in gzip.open(path))
+    return Counter(json.loads(line)["type"] for line in gzip.decompress(path.read_bytes()).splitlines())
 
 
 async def test_every_kalshi_frame_applies_and_the_rest_books_are_the_snapshots(
@@ -280,7 +279,7 @@ async def test_every_kalshi_frame_applies_and_the_rest_books_are_the_snapshots(
 
 def naive_polymarket(path: Path) -> Counter[str]:
     counts: Counter[str] = Counter()
-    for line in gzip.open(path):
+    for line in gzip.decompress(path.read_bytes()).splitlines():
         row = json.loads(line)
         if row["source"] != "polymarket_clob":
             counts["others"] += 1
@@ -324,7 +323,7 @@ async def test_a_day_of_candles_comes_in_whole(recordings: Path, capsys: pytest.
     assert summary["undelivered"] == summary["unparsed"] == 0
 
 
-# -- the example on files made here: every check can fail -------------------------------------------------------------------
+# -- the example on files made here: every check can fail -------------------------------------------------------------
 
 
 async def test_a_good_session_at_a_set_speed(

@@ -208,6 +208,13 @@ async def test_the_first_candle_and_empty_ranges(setup: Setup) -> None:
     assert await setup.klines(symbol="BTCUSDT", interval="1m", startTime=START, endTime=START - MINUTE) == []
 
 
+async def test_nothing_traded_before_the_listing(setup: Setup) -> None:
+    day = (await setup.klines(symbol="BTCUSDT", interval="1d", startTime=0, limit=1))[0]
+    hours = await setup.klines(symbol="BTCUSDT", interval="1h", startTime=0, limit=20)
+    assert day[0] == 1_502_928_000_000 and hours[0][0] == 1_502_942_400_000
+    assert (day[1], day[8]) == (hours[0][1], sum(hour[8] for hour in hours))
+
+
 async def test_the_forming_candle_comes_too_and_nothing_says_so(setup: Setup) -> None:
     await setup.clock.advance(20)
     query = {"symbol": "BTCUSDT", "interval": "1m", "limit": 1}

@@ -36,7 +36,7 @@ FIRST_BACKOFF: Final = 0.5
 GIVE_UP_AFTER: Final = 3
 """So many files in a row that could not be read, and the host is not asked any more."""
 _ALLOW = (("GET", r"/data/spot/(daily|monthly)/klines/[A-Z0-9]+/[0-9a-zA-Z]+/[A-Za-z0-9-]+\.zip(\.CHECKSUM)?"),)
-_BLOCK = 2 << 20
+_BLOCK = 1 << 20
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
 
 _LOG = logging.getLogger("pmkit.binance")

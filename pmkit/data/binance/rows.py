@@ -20,7 +20,7 @@ _DIGITS = b"0123456789"
 # A row of five decimals without its digits.
 _SHAPE = b",.,.,.,.,.\n"
 _ROW = re.compile(rb"[0-9]{1,16}(?:,[0-9]{1,24}(?:\.[0-9]{1,24})?){5}")
-_FIELDS_LEFT_OUT = 6  # of a bulk row: close time, quote volume, count, taker volumes, the unused one
+_LEFT_OUT = 6  # of a bulk row: close time, quote volume, count, taker volumes, the unused one
 _MS_DIGITS, _US_DIGITS = 13, 16
 
 
@@ -83,23 +83,36 @@ def bulk_rows(block: bytes, start_ms: int, end_ms: int, length: int) -> list[Chu
     lines = block.split(b"\n")
     if not lines[-1]:
         lines.pop()
-    heads = [line.rsplit(b",", _FIELDS_LEFT_OUT)[0] for line in lines]
-    if not heads:
+    if not lines:
         return []
-    cut = _US_DIGITS if heads[0][_MS_DIGITS : _MS_DIGITS + 1] != b"," else _MS_DIGITS
     try:
-        opens = [int(head[:_MS_DIGITS]) for head in heads]
-        if all(head.find(b",") == cut for head in heads):
-            rows = heads if cut == _MS_DIGITS else [head[:_MS_DIGITS] + head[_US_DIGITS:] for head in heads]
-        else:
-            opens, rows = _by_row(heads)
+        opens, rows = _by_block(lines) or _by_row(lines)
     except ValueError:
-        raise BadRows(f"a row of a bulk file does not begin with a time: {_odd(heads)!r}") from None
+        raise BadRows(f"a row of a bulk file does not begin with a time: {_odd(lines)!r}") from None
     check_order(opens, start_ms, end_ms, length)
     if opens[-1] - opens[0] == (len(opens) - 1) * length:
         return [_chunk(opens, rows)]
     edges = [i for i in range(1, len(opens)) if opens[i] - opens[i - 1] != length]
     return [_chunk(opens[i:j], rows[i:j]) for i, j in zip([0, *edges], [*edges, len(opens)], strict=True)]
+
+
+def _by_block(lines: Sequence[bytes]) -> tuple[list[int], list[bytes]] | None:
+    """Times and kept fields where all rows have the unit of the first; None where they do not."""
+    cut = _MS_DIGITS if lines[0][_MS_DIGITS : _MS_DIGITS + 1] == b"," else _US_DIGITS
+    if b"".join([line[cut : cut + 1] for line in lines]) != b"," * len(lines):
+        return None
+    opens = [int(line[:_MS_DIGITS]) for line in lines]
+    return opens, [line[:_MS_DIGITS] + line[cut:].rsplit(b",", _LEFT_OUT)[0] for line in lines]
+
+
+def _by_row(lines: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
+    opens, rows = [], []
+    for line in lines:
+        stamp, comma, numbers = line.rsplit(b",", _LEFT_OUT)[0].partition(b",")
+        open_ = _to_ms(int(stamp))
+        opens.append(open_)
+        rows.append(b"%d%b%b" % (open_, comma, numbers))
+    return opens, rows
 
 
 def check_order(opens: Sequence[int], start_ms: int, end_ms: int, length: int) -> None:
@@ -120,16 +133,6 @@ def _chunk(opens: Sequence[int], rows: Sequence[bytes]) -> Chunk:
     return Chunk(opens[0], opens[-1], len(rows), data)
 
 
-def _by_row(heads: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
-    opens, rows = [], []
-    for head in heads:
-        stamp, comma, numbers = head.partition(b",")
-        open_ = _to_ms(int(stamp))
-        opens.append(open_)
-        rows.append(b"%d%b%b" % (open_, comma, numbers))
-    return opens, rows
-
-
 def _check_text(data: bytes, rows: int) -> None:
     """Every row is a time and five decimals. Without its digits such text is one pattern, over and over."""
     if data.translate(None, _DIGITS) == _SHAPE * rows and b",." not in data:
@@ -139,11 +142,8 @@ def _check_text(data: bytes, rows: int) -> None:
             raise BadRows(f"not a row of klines: {line[:100]!r}")
 
 
-def _odd(heads: Sequence[bytes]) -> bytes:
-    for head in heads:
-        if not head.partition(b",")[0].isdigit():
-            return head[:100]
-    return heads[0][:100]
+def _odd(lines: Sequence[bytes]) -> bytes:
+    return next((line[:100] for line in lines if not line.partition(b",")[0].isdigit()), lines[0][:100])
 
 
 def _to_ms(stamp: int) -> int:

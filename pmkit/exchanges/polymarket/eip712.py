@@ -75,9 +75,7 @@ def checksum_address(raw: bytes) -> str:
     """20 bytes as `0x...` with the capital letters of EIP-55, as the venue's own clients write it."""
     digits = raw.hex()
     marks = keccak(digits.encode()).hex()
-    return "0x" + "".join(
-        char.upper() if mark > "7" else char for char, mark in zip(digits, marks, strict=False) if char
-    )
+    return "0x" + "".join(char.upper() if mark > "7" else char for char, mark in zip(digits, marks, strict=False))
 
 
 def address_word(raw: bytes) -> bytes:
@@ -104,7 +102,7 @@ ONE_HASH: Final = keccak(b"1")
 
 
 class Exchange(NamedTuple):
-    """The contract an order is signed for. `separator` is the EIP-712 domain separator, `version` its domain version."""
+    """The contract an order is signed for: EIP-712 domain version and separator, chain and address."""
 
     version: str
     chain_id: int
@@ -144,7 +142,7 @@ def token_number(token_id: str) -> int:
 
 
 def is_position_id(token_id: str) -> bool:
-    """Whether the id is of Protocol V2 (domain version "3"), by its own layout. Raises InvalidOrder for no id at all."""
+    """Whether the id is of Protocol V2 (domain version "3"), by its layout. Raises InvalidOrder where it is no id."""
     return not token_number(token_id) & _V2_ZERO_BITS
 
 

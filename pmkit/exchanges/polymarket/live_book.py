@@ -95,8 +95,8 @@ class LiveBook:
         "late_run",
         "live",
         "lost_ms",
-        "overflow",
         "parked",
+        "parked_not_ms",
         "set_level",
         "sinks",
         "snapshot_ms",
@@ -131,7 +131,7 @@ class LiveBook:
         self.live = False
         self.doubt = self.wrong_ms = self.late_run = 0
         self.parked: list[tuple[int, Change]] = []
-        self.overflow = False
+        self.parked_not_ms = 0  # the latest stamp that found no room
         self.lost_ms = lost_ms
 
     def keep(self, change: Change, venue_ms: int) -> None:
@@ -140,7 +140,7 @@ class LiveBook:
         if len(self.parked) < PARKED_LIMIT:
             self.parked.append((venue_ms, change))
         else:
-            self.overflow = True
+            self.parked_not_ms = max(self.parked_not_ms, venue_ms)
 
     def publish(self) -> None:
         """Tell the sinks."""
@@ -242,9 +242,15 @@ class LiveBook:
     def take(self, event: RestBook, received_ns: int) -> bool:
         """A book from the socket. False where it cannot be one."""
         known_ms = self.book.venue_ms if self.live else 0
+        parked = [(stamp, change) for stamp, change in self.parked if stamp > event.timestamp]
+        if self.parked_not_ms > event.timestamp:
+            self.lose("more changes than can be kept", self.parked_not_ms)
+            return True
         if not self.replace(event, received_ns):
             return False
-        if event.timestamp < known_ms:
+        if parked:
+            self._put_back(parked, max(stamp for stamp, _ in parked), received_ns)
+        elif event.timestamp < known_ms:
             # A late one: what is newer is put back on top, as far as it is remembered.
             self._feed.late += 1
             newer = self._feed.newer_than(event.timestamp)
@@ -266,7 +272,7 @@ class LiveBook:
         """
         if self.live:
             return True
-        if self.overflow or event.timestamp < self.lost_ms:
+        if event.timestamp < self.lost_ms or (self.parked_not_ms and event.timestamp <= self.parked_not_ms):
             return False
         parked = [(stamp, change) for stamp, change in self.parked if stamp >= event.timestamp]
         if not self.replace(event, received_ns):

@@ -45,6 +45,7 @@ STRIKE_SOURCE: Final = "gamma priceToBeat"
 ONE: Final = Decimal(1)
 
 _SLUG = re.compile(r"([a-z0-9]{1,12})-updown-(5m|15m)-([0-9]{9,11})").fullmatch
+_ANY_SLUG = re.compile(r"[0-9A-Za-z_-]{1,200}").fullmatch
 _SERIES = re.compile(r"([a-z0-9]{1,12})-up-or-down-(5m|15m)").fullmatch
 _ASSET = re.compile(r"[A-Za-z0-9]{1,12}").fullmatch
 _CONDITION = re.compile(r"0x(?:[0-9a-f]{62}|[0-9a-f]{64})").fullmatch
@@ -219,6 +220,8 @@ def parse_market(
     """
     slug = row.slug or (event.slug if event is not None else None) or ""
     name = f"Polymarket market {ascii(slug or row.condition_id or row.id)[:80]}"
+    if not _ANY_SLUG(slug):  # it becomes part of a path and of log lines
+        raise ProtocolChanged(f"{name}: its slug is no plain name")
     condition = (row.condition_id or "").lower()
     if not is_condition_id(condition):
         raise ProtocolChanged(f"{name}: conditionId is {ascii(condition)[:80]}")

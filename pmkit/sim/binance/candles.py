@@ -296,7 +296,7 @@ class CandleMaker:
         end_ms = step(interval, open_ms, 1)
         known = min(end_ms, now_ms) // SECOND  # seconds before this one are whole
         bar: Bar | None = None
-        second = open_ms // SECOND
+        second = max(open_ms, self.symbol.first_ms) // SECOND  # nothing traded before the listing
         fresh = 0
         while second < known:
             if second % 60 == 0 and second + 60 <= known:

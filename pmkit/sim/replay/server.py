@@ -118,8 +118,9 @@ class Replay(Venue):
     that are not in the recording, `commands` of clients, `reads` that were offered.
 
     `on_read(read)`, where set, is awaited when a recorded REST answer is due, before anything later is sent: a client
-    that asks then gets just that answer; `on_end` likewise, before a recorded connection is ended. `go` holds a replay back after its first row until it is set (it is set unless
-    cleared before). `finished` is set when the last row was sent and taken.
+    that asks then gets just that answer. `on_end()` likewise, before a recorded connection is ended. `go` holds a
+    replay back after its first row until it is set (it is set unless cleared before). `finished` is set when the last
+    row was sent and taken.
     """
 
     def __init__(self, recording: Recording, clock: Clock, speed: float | None = None) -> None:

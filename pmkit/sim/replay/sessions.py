@@ -121,11 +121,12 @@ _kalshi_text = msgspec.json.Decoder(_KalshiText)
 
 
 def _kalshi_rows(recording: Recording) -> Iterator[Row]:
-    """Texts have no receive time: a change tells its own, and whatever has none comes right after the one before."""
+    """Texts have no receive time: a change tells its own, and whatever has none comes right after the one before, or
+    with the first that has one."""
     scanning = not recording.scanned
     sids = recording.sids
     seen: set[int] = set()
-    at_ms = 0
+    at_ms = recording.first_ms
     begun = False
     connections = 0
     for line in lines(recording.path):
