@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Generator
 from pathlib import Path
 
 import pytest
@@ -22,3 +23,13 @@ def recordings() -> Path:
     if not directory.is_dir():
         pytest.skip(f"no recordings at {directory}: set PMKIT_RECORDINGS to run this test")
     return directory
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Captured text with lone surrogates (tests of hostile log lines) cannot be sent from a worker process."""
+    report = yield
+    report.sections = [(name, text.encode("utf-8", "replace").decode()) for name, text in report.sections]
+    return report
