@@ -49,7 +49,11 @@ class Probe:
             self.finish()
 
     def book(self, book: OrderBook) -> None:
-        self.quote(book.token_id, book.best_bid, book.best_ask)
+        """What pmkit calls: a user reads the same three things from the book that the others hand to `quote`."""
+        _key, _bid, _ask = book.token_id, book.best_bid, book.best_ask
+        self.left -= 1
+        if not self.left:
+            self.finish()
 
 
 class Recorder(Probe):
@@ -108,7 +112,7 @@ class Pmkit:
             kalshi = KalshiFeed()
             kalshi.begin(1)
             follow_kalshi(kalshi, traffic, sink)
-            self._apply = kalshi.apply
+            self._apply = kalshi.receive  # what the socket calls
 
     def run(self, frames: list[bytes]) -> None:
         apply, received_ns = self._apply, self.received_ns

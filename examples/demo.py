@@ -53,7 +53,7 @@ class DemoBot(BaseBot):
                 )
             await self.rest(market, outcome, book, exchange)
         except (InvalidOrder, OrderRejected) as error:
-            self.log.warning("%s %s: %s", market.market_id, outcome, error)
+            self.log.warning("%s %s: %s", market.label, outcome, error)
 
     async def rest(self, market, outcome, book, exchange):
         """Keep one bid at the best bid; follow it when the book has moved away."""
@@ -70,7 +70,7 @@ class DemoBot(BaseBot):
     async def _on_rollover(self, asset, old, new):
         market = new or old
         self.rolled[market.venue] += 1
-        self.log.info("rollover %s %s: %s -> %s", market.venue, asset, old and old.market_id, new and new.market_id)
+        self.log.info("rollover %s %s: %s -> %s", market.venue, asset, old and old.label, new and new.label)
 
     async def _on_settled(self, asset, market, result, pnl):
         self.settled[market.venue] += 1

@@ -44,7 +44,7 @@ class UpDownBot(BaseBot):
                 elif left > QUOTE_UNTIL_SECONDS:
                     await self.quote(market, outcome, book)
             except (InvalidOrder, OrderRejected) as error:
-                self.log.warning("%s %s: %s", market.market_id, outcome, error)
+                self.log.warning("%s %s: %s", market.label, outcome, error)
 
     async def take(self, market, outcome, book):
         if market.market_id in self.taken or not FAVOURITE <= book.best_ask <= Decimal("0.97"):
@@ -55,7 +55,7 @@ class UpDownBot(BaseBot):
             market, outcome, Side.BUY, worst_price=market.ceil_price(book.best_ask), amount=ORDER_SIZE_USD
         )
         self.log.info(
-            "took %s of %s: %s shares (%s)", outcome, market.market_id, order_id.filled_amount, order_id.status
+            "took %s of %s: %s shares (%s)", outcome, market.label, order_id.filled_amount, order_id.status
         )
 
     async def quote(self, market, outcome, book):
@@ -71,10 +71,10 @@ class UpDownBot(BaseBot):
         )
 
     async def _on_rollover(self, asset, old, new):
-        self.log.info("%s: %s -> %s", asset, old and old.market_id, new.market_id if new else new.reason)
+        self.log.info("%s: %s -> %s", asset, old and old.label, new.label if new else new.reason)
 
     async def _on_settled(self, asset, market, result, pnl):
-        self.log.info("%s %s ended %s: profit %s", asset, market.market_id, result, pnl)
+        self.log.info("%s %s ended %s: profit %s", asset, market.label, result, pnl)
 
     async def _on_stop(self):
         self.status.clear()

@@ -90,33 +90,44 @@ class Subscription(Generic[T]):
         self._ready = asyncio.Event()
         self._next_log = 0.0
         self._task: asyncio.Task[None] | None = None
-        self._inline: Callable[[T], Any] | None = None
+        self.publish: Callable[[T], None] = self._to_buffer
+        """Hand over one event. Called by the source, on the loop; never raises what the consumer raised."""
+        self._inline = False
         if callback is not None:
             if _is_async(callback):
                 self._task = asyncio.get_running_loop().create_task(self._drain(callback), name=f"pmkit {name}")
             else:
-                self._inline = callback
+                self._inline = True
+                self.publish = self._to_callback(callback)
 
-    def publish(self, event: T) -> None:
-        """Hand over one event. Called by the source, on the loop; never raises what the consumer raised."""
-        if self.closed:
-            return
-        stats = self.stats
-        stats.published += 1
-        callback = self._inline
-        if callback is not None:
-            begin = self._clock.perf_ns()
+    def _to_callback(self, callback: Callable[[T], Any]) -> Callable[[T], None]:
+        """`publish` for a plain callback: all that an event needs is bound once, since feeds call it for every frame."""
+        stats, perf_ns, isawaitable = self.stats, self._clock.perf_ns, inspect.isawaitable
+
+        def publish(event: T) -> None:
+            if self.closed:
+                return
+            stats.published += 1
+            begin = perf_ns()
             try:
                 outcome = callback(event)
-                if outcome is not None and inspect.isawaitable(outcome):
+                if outcome is not None and isawaitable(outcome):
                     _refuse(outcome)
             except Exception as error:
                 self._failed(error)
             else:
                 stats.delivered += 1
-            if self._clock.perf_ns() - begin > SLOW_CALLBACK_NS:
+            if perf_ns() - begin > SLOW_CALLBACK_NS:
                 stats.slow += 1
+
+        return publish
+
+    def _to_buffer(self, event: T) -> None:
+        """`publish` for an async callback and for `async for`."""
+        if self.closed:
             return
+        stats = self.stats
+        stats.published += 1
         if self._policy is Policy.CONFLATE:
             key = self._key(event)
             if key in self._latest:
@@ -210,7 +221,7 @@ class Subscription(Generic[T]):
             _LOG.error("%s: a consumer raised (%d so far)", self.name, self.stats.errors, exc_info=error)
 
     def __aiter__(self) -> Self:
-        if self._inline is not None or self._task is not None:
+        if self._inline or self._task is not None:
             raise RuntimeError(f"{self.name} delivers to a callback: subscribe without one to read it with async for")
         return self
 

@@ -226,7 +226,7 @@ class BaseBot(Life):
             maker = "maker" if fill.liquidity is Liquidity.MAKER else "taker"
             self.log.info(
                 "fill: %s %s %s of %s at %s (%s, fee %s)",
-                fill.side, fill.size, fill.outcome, fill.market_id, fill.price, maker, fill.fee,
+                fill.side, fill.size, fill.outcome, market.label, fill.price, maker, fill.fee,
             )  # fmt: skip
 
     def _market_changed(self, venue: str, market: Market) -> None:
@@ -263,7 +263,7 @@ class BaseBot(Life):
         exchange.rows.write(
             TradeEvent.SETTLED, market.market_id, result.winner or "", status=str(result), reason=f"pnl {pnl}"
         )
-        self.log.info("settled: %s %s -> %s, profit %s", window.name, market.market_id, result, pnl)
+        self.log.info("settled: %s %s -> %s, profit %s", window.name, market.label, result, pnl)
         await self._hook("_on_settled", self._on_settled(window.asset, market, result, pnl))
         exchange.forget(market.market_id)
 

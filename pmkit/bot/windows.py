@@ -130,7 +130,7 @@ class Window:
         try:
             await self._on_closing(self, market)
         except PmkitError as error:
-            self._log.error("%s: before the close of %s: %s", self.name, market.market_id, error)
+            self._log.error("%s: before the close of %s: %s", self.name, market.label, error)
         await self._until(market.close_ms)
 
     async def _roll(self, market: Market) -> None:
@@ -199,7 +199,7 @@ class Window:
         try:
             self._books[market.market_id] = await self.exchange.subscribe_orderbook([market], _nothing)
         except PmkitError as error:
-            self._log.warning("%s: no book of %s yet: %s", self.name, market.market_id, error)
+            self._log.warning("%s: no book of %s yet: %s", self.name, market.label, error)
             return False
         return True
 

@@ -112,7 +112,7 @@ VARIABLES: Mapping[str, Variable] = MappingProxyType(
             Variable("PMKIT_VENUES", False, "answers 'venues': polymarket, kalshi or both, separated by commas", _FREE),
             Variable("PMKIT_ASSETS", False, "answers 'assets': BTC,ETH,...", _FREE),
             Variable("PMKIT_INTERVAL", False, "answers 'interval': 1s 1m ... 15m ... 1d", _FREE),
-            Variable("PMKIT_PERIOD", False, "answers 'period': 36h, 7d, 4w, or 2026-11-01..2026-11-08", _FREE),
+            Variable("PMKIT_PERIOD", False, "answers 'period': 36h, 7d, 4w, 2026-11-01..2026-11-08 or full", _FREE),
             Variable("PMKIT_LOG_LEVEL", False, "DEBUG, INFO (default), WARNING or ERROR", _FREE),
             Variable("PMKIT_LOG_DIR", False, "directory of log files, default ./logs", _FREE),
             Variable("PMKIT_TRADE_DIR", False, "directory of trade CSV files, default ./trades", _FREE),

@@ -133,8 +133,13 @@ def _moment(text: str) -> datetime:
 
 
 def period(text: str) -> Period:
-    """`90m`, `36h`, `7d`, `4w`, or `2026-11-01..2026-11-08` (UTC, the end excluded), or `2026-11-01..` (until now)."""
+    """`90m`, `36h`, `7d`, `4w`, or `2026-11-01..2026-11-08` (UTC, the end excluded), or `2026-11-01..` (until now).
+
+    `full` is everything there is: a start before all markets.
+    """
     name = clean(text)
+    if name.casefold() == "full":
+        return Period("full", start=datetime(1970, 1, 1, tzinfo=UTC))
     if found := re.fullmatch(r"([1-9][0-9]{0,5})\s*([mhdw])", name):
         return Period(name, last=timedelta(**{_UNITS[found[2]]: int(found[1])}))
     first, dots, last = name.partition("..")

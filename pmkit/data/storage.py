@@ -115,7 +115,7 @@ def read(paths: Path | Sequence[Path], start_ms: int | None = None, end_ms: int 
     import pandas as pd
 
     parts = list(chunks(paths, start_ms=start_ms, end_ms=end_ms))
-    return pd.concat(parts) if parts else _frame(b"")
+    return pd.concat(parts) if parts else _frame(Path(), b"")
 
 
 def chunks(
@@ -127,7 +127,7 @@ def chunks(
     """`read` in pieces of about `rows` rows, one after another; empty ones are left out."""
     for path in [paths] if isinstance(paths, Path) else paths:
         for block in blocks(path, max(1, rows) * 80):
-            frame = _frame(block)
+            frame = _frame(path, block)
             if start_ms is not None:
                 frame = frame[frame["timestamp"] >= start_ms]
             if end_ms is not None:
@@ -136,21 +136,19 @@ def chunks(
                 yield frame
 
 
-def _frame(block: bytes) -> pd.DataFrame:
-    import io
-
+def _frame(path: Path, block: bytes) -> pd.DataFrame:
+    import numpy as np
     import pandas as pd
 
-    frame = pd.read_csv(
-        io.BytesIO(block),
-        header=None,
-        names=list(COLUMNS),
-        dtype={name: "int64" if name == "timestamp" else "float64" for name in COLUMNS},
-        float_precision="round_trip",
-    )
-    times = pd.to_datetime(frame["timestamp"].to_numpy(), unit="ms", utc=True)
-    frame.index = pd.DatetimeIndex(times, name="time")
-    return frame
+    # One pass in C that rounds as float() does; times are exact in a float until the year 287396.
+    numbers = np.fromstring(block.rstrip(b"\n").replace(b"\n", b",").decode("ascii", "replace"), sep=",")
+    if len(numbers) != len(COLUMNS) * block.count(b"\n"):
+        raise ConfigError(f"{path.absolute()} holds rows that are no candles: validate() says which")
+    table = numbers.reshape(-1, len(COLUMNS))
+    data = {name: table[:, place].copy() for place, name in enumerate(COLUMNS)}
+    times = data["timestamp"].astype(np.int64)
+    index = pd.DatetimeIndex(pd.to_datetime(times, unit="ms", utc=True), name="time")
+    return pd.DataFrame(data | {"timestamp": times}, index=index)
 
 
 def candles(paths: Path | Iterable[Path]) -> Iterator[Candle]:

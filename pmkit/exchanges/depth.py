@@ -54,17 +54,24 @@ class Cost(msgspec.Struct, frozen=True):
 
 
 class Depth:
-    """Bids and asks of one outcome as they are. All reads are safe on empty sides."""
+    """Bids and asks of one outcome as they are. All reads are safe on empty sides.
+
+    Plain attributes, for reading only: `best_bid` and `best_ask` in dollars, None where nobody bids or asks; the same
+    as `best_bid_tick` and `best_ask_tick`, -1 for an empty side. They are written where they change, since they are
+    read far more often. `bid_units` and `ask_units` are for feeds: size units by tick.
+    """
 
     __slots__ = (
         "_ask_at",
-        "_asks",
         "_bid_at",
-        "_bids",
         "_prices",
         "_size_decimals",
+        "ask_units",
+        "best_ask",
         "best_ask_tick",
+        "best_bid",
         "best_bid_tick",
+        "bid_units",
         "size_scale",
         "ticks",
         "unit",
@@ -80,47 +87,43 @@ class Depth:
         self._empty(unit)
 
     def _empty(self, unit: int) -> None:
+        self._grid(unit)
+        # Per side: sizes by tick, and one byte per tick that is 1 where a level is. The bytes are touched only when a
+        # level comes or goes; memchr over them finds the next best price however wide the gap is. The dict keeps the
+        # memory at the number of levels, not of ticks.
+        self.bid_units: dict[int, int] = {}
+        self.ask_units: dict[int, int] = {}
+        self._bid_at = bytearray(self.ticks)
+        self._ask_at = bytearray(self.ticks)
+
+    def _grid(self, unit: int) -> None:
         price_decimals(unit)
         self.unit = unit
         self.ticks = PRICE_SCALE // unit
         self._prices = prices(unit)
-        # Per side: sizes by tick, and one byte per tick that is 1 where a level is. The bytes are touched only when a
-        # level comes or goes; memchr over them finds the next best price however wide the gap is. The dict keeps the
-        # memory at the number of levels, not of ticks.
-        self._bids: dict[int, int] = {}
-        self._asks: dict[int, int] = {}
-        self._bid_at = bytearray(self.ticks)
-        self._ask_at = bytearray(self.ticks)
-        self.best_bid_tick = -1
-        self.best_ask_tick = -1
+        self._touch_is(-1, -1)
+
+    def _touch_is(self, bid: int, ask: int) -> None:
+        self.best_bid_tick = bid
+        self.best_ask_tick = ask
+        self.best_bid: Decimal | None = self._prices[bid] if bid >= 0 else None
+        self.best_ask: Decimal | None = self._prices[ask] if ask >= 0 else None
 
     def size_units(self, side: int, tick: int) -> int:
         """The size at a tick (side BID or ASK) in units of 1/`size_scale`, 0 where nothing rests."""
-        return (self._asks if side else self._bids).get(tick, 0)
-
-    @property
-    def best_bid(self) -> Decimal | None:
-        """The highest bid in dollars, None when nobody bids."""
-        tick = self.best_bid_tick
-        return self._prices[tick] if tick >= 0 else None
-
-    @property
-    def best_ask(self) -> Decimal | None:
-        """The lowest ask in dollars, None when nobody asks."""
-        tick = self.best_ask_tick
-        return self._prices[tick] if tick >= 0 else None
+        return (self.ask_units if side else self.bid_units).get(tick, 0)
 
     @property
     def best_bid_size(self) -> Decimal | None:
         """Shares at the best bid."""
         tick = self.best_bid_tick
-        return scaled(self._bids[tick], self._size_decimals) if tick >= 0 else None
+        return scaled(self.size_units(BID, tick), self._size_decimals) if tick >= 0 else None
 
     @property
     def best_ask_size(self) -> Decimal | None:
         """Shares at the best ask."""
         tick = self.best_ask_tick
-        return scaled(self._asks[tick], self._size_decimals) if tick >= 0 else None
+        return scaled(self.size_units(ASK, tick), self._size_decimals) if tick >= 0 else None
 
     @property
     def mid(self) -> Decimal | None:
@@ -137,12 +140,12 @@ class Depth:
     def _walk(self, side: int) -> Iterator[tuple[int, int]]:
         """(tick, size units) of a side, best first."""
         if side:
-            tick, sizes, at = self.best_ask_tick, self._asks, self._ask_at
+            tick, sizes, at = self.best_ask_tick, self.ask_units, self._ask_at
             while tick >= 0:
                 yield tick, sizes[tick]
                 tick = at.find(1, tick + 1)
         else:
-            tick, sizes, at = self.best_bid_tick, self._bids, self._bid_at
+            tick, sizes, at = self.best_bid_tick, self.bid_units, self._bid_at
             while tick >= 0:
                 yield tick, sizes[tick]
                 tick = at.rfind(1, 0, tick)
@@ -178,7 +181,7 @@ class Depth:
         if rest:
             size = 0
         elif side is None:
-            size = self._bids.get(tick, 0) or self._asks.get(tick, 0)
+            size = self.size_units(BID, tick) or self.size_units(ASK, tick)
         else:
             size = self.size_units(_side(side, _SIDES), tick)
         return scaled(size, self._size_decimals)

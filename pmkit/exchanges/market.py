@@ -144,6 +144,11 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     payouts: tuple[Decimal, ...] | None = None
 
     @property
+    def label(self) -> str:
+        """A short name for people: the venue's own where it has one, else the id."""
+        return self.market_id
+
+    @property
     def open_time(self) -> datetime:
         """When the window opens, aware UTC."""
         return datetime.fromtimestamp(self.open_ms / 1000, UTC)

@@ -14,7 +14,7 @@ cross; or one `snapshot`. A book is `valid` only between a snapshot and the firs
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 
 from pmkit.exchanges.depth import ASK, BID, Cost, Depth, Level
 from pmkit.exchanges.numbers import BookError
@@ -22,14 +22,17 @@ from pmkit.exchanges.numbers import BookError
 __all__ = ["ASK", "BID", "BookError", "Cost", "Level", "OrderBook"]
 
 
+Levels = Mapping[int, int] | Iterable[tuple[int, int]]
+"""Size units by tick."""
+
+
 class OrderBook(Depth):
     """Bids and asks of one outcome, and whether they can be trusted (`valid`, `reason`).
 
-    Plain attributes, cheap to read: `valid`, `reason` ("" when valid), `best_bid_tick` and `best_ask_tick` (-1: empty
-    side), `venue_ms` and `received_ns` of the last applied change, `epoch` (+1 with every snapshot), `changes` (+1 with
-    every applied message, snapshots included), `crossed_since_ns` (`received_ns` of the message that crossed the book,
-    0 when it is not crossed), `generation` (of the connection; set by the feed). An invalid book still answers: with
-    what it last knew.
+    Plain attributes, cheap to read: those of `Depth`, `valid`, `reason` ("" when valid), `venue_ms` and `received_ns`
+    of the last applied change, `epoch` (+1 with every snapshot), `changes` (+1 with every applied message, snapshots
+    included), `crossed_since_ns` (`received_ns` of the message that crossed the book, 0 when it is not crossed),
+    `generation` (of the connection; set by the feed). An invalid book still answers: with what it last knew.
 
     `on_validity(book)` is called once per change of `valid`, after the book is consistent; what it raises reaches the
     feed.
@@ -83,7 +86,7 @@ class OrderBook(Depth):
 
         Raises BookError, and expires the book, for a tick out of range or a size that is negative or NaN.
         """
-        sizes = self._asks if side else self._bids
+        sizes = self.ask_units if side else self.bid_units
         if size_units > 0:
             if tick not in sizes:
                 if not 0 < tick < self.ticks:
@@ -92,10 +95,12 @@ class OrderBook(Depth):
                     self._ask_at[tick] = 1
                     if tick < self.best_ask_tick or self.best_ask_tick < 0:
                         self.best_ask_tick = tick
+                        self.best_ask = self._prices[tick]
                 else:
                     self._bid_at[tick] = 1
                     if tick > self.best_bid_tick:
                         self.best_bid_tick = tick
+                        self.best_bid = self._prices[tick]
             sizes[tick] = size_units
         elif size_units == 0:
             if tick in sizes:
@@ -103,11 +108,13 @@ class OrderBook(Depth):
                 if side:
                     self._ask_at[tick] = 0
                     if tick == self.best_ask_tick:
-                        self.best_ask_tick = self._ask_at.find(1, tick)
+                        self.best_ask_tick = tick = self._ask_at.find(1, tick)
+                        self.best_ask = self._prices[tick] if tick >= 0 else None
                 else:
                     self._bid_at[tick] = 0
                     if tick == self.best_bid_tick:
-                        self.best_bid_tick = self._bid_at.rfind(1, 0, tick)
+                        self.best_bid_tick = tick = self._bid_at.rfind(1, 0, tick)
+                        self.best_bid = self._prices[tick] if tick >= 0 else None
             elif not 0 < tick < self.ticks:
                 raise self._refused(tick, size_units)
         else:
@@ -119,7 +126,7 @@ class OrderBook(Depth):
         False, with the level unchanged and the book expired as "negative level", where it would go below zero: the book
         was wrong before. Raises BookError like `set`.
         """
-        sizes = self._asks if side else self._bids
+        sizes = self.ask_units if side else self.bid_units
         size = sizes.get(tick, 0) + delta_units
         if size > 0 and tick in sizes:
             sizes[tick] = size
@@ -151,9 +158,7 @@ class OrderBook(Depth):
             self.crossed_since_ns = 0
             self._settle()
 
-    def snapshot(
-        self, bids: Iterable[tuple[int, int]], asks: Iterable[tuple[int, int]], venue_ms: int, received_ns: int
-    ) -> None:
+    def snapshot(self, bids: Levels, asks: Levels, venue_ms: int, received_ns: int) -> None:
         """Replaces the whole book by these (tick, size units), in any order; nothing of the old one survives.
 
         Of entries for one tick the last counts; size 0 is no level. Raises BookError for a tick out of range or a size
@@ -171,10 +176,13 @@ class OrderBook(Depth):
         except BaseException:
             self.expire("bad snapshot")
             raise
-        self._bids, self._bid_at = new_bids, bid_at
-        self._asks, self._ask_at = new_asks, ask_at
-        self.best_bid_tick = bid_at.rfind(1)
-        self.best_ask_tick = ask_at.find(1)
+        self.bid_units, self._bid_at = new_bids, bid_at
+        self.ask_units, self._ask_at = new_asks, ask_at
+        self._touch_is(bid_at.rfind(1), ask_at.find(1))
+        self._renewed(venue_ms, received_ns)
+
+    def _renewed(self, venue_ms: int, received_ns: int) -> None:
+        """The levels are those of a snapshot: the stamps, and what it settles."""
         self.venue_ms = venue_ms
         self.received_ns = received_ns
         self.epoch += 1
@@ -187,7 +195,7 @@ class OrderBook(Depth):
             self.crossed_since_ns = received_ns
         self._settle()
 
-    def _read(self, levels: Iterable[tuple[int, int]]) -> tuple[dict[int, int], bytearray]:
+    def _read(self, levels: Levels) -> tuple[dict[int, int], bytearray]:
         sizes = dict(levels)
         at = bytearray(self.ticks)
         if sizes:
@@ -250,12 +258,17 @@ class OrderBook(Depth):
 
     def copy(self) -> OrderBook:
         """The book as it is now, independent of this one and without `on_validity`."""
+        twin = self._shallow()
+        twin.bid_units, twin.ask_units = self.bid_units.copy(), self.ask_units.copy()
+        twin._bid_at, twin._ask_at = self._bid_at.copy(), self._ask_at.copy()
+        return twin
+
+    def _shallow(self) -> OrderBook:
         twin = OrderBook.__new__(OrderBook)
         for name in Depth.__slots__ + OrderBook.__slots__:
-            setattr(twin, name, getattr(self, name))
+            if hasattr(self, name):
+                setattr(twin, name, getattr(self, name))
         twin.on_validity = None
-        twin._bids, twin._asks = self._bids.copy(), self._asks.copy()
-        twin._bid_at, twin._ask_at = self._bid_at.copy(), self._ask_at.copy()
         return twin
 
     def __repr__(self) -> str:

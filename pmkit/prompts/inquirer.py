@@ -78,8 +78,17 @@ def ask_period(settings: Settings, default: str = "7d") -> Period:
             _refuse(text, str(error))
         return True
 
-    message = "Period (36h, 7d, 4w or 2026-11-01..2026-11-08)"
+    message = "Period (36h, 7d, 4w, 2026-11-01..2026-11-08 or full)"
     return values.period(_answer("Text", message=message, default=default, validate=check))
+
+
+def confirm(question: str, answer: str) -> bool:
+    """Yes or no; no is the default. No variable answers it: without a terminal a ConfigError says what does (`answer`,
+    e.g. an option of the script).
+    """
+    if not _has_terminal():
+        raise ConfigError(f"{question} There is no terminal to ask on: {answer}")
+    return bool(_answer("Confirm", message=question, default=False))
 
 
 def confirm_live(where: Where | str, venues: Iterable[str], details: str = "") -> None:

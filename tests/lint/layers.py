@@ -33,10 +33,13 @@ _GROUND = """
     websocket.supervisor websocket.transport
 """
 _WIRE = """
-    exchanges exchanges.types exchanges.market exchanges.numbers exchanges.depth exchanges.orderbook
+    exchanges exchanges.types exchanges.market exchanges.numbers exchanges.depth exchanges.orderbook exchanges.mirror
     data data.binance data.binance.types data.binance.rows data.binance.plan
     exchanges.polymarket exchanges.polymarket.messages exchanges.polymarket.types exchanges.polymarket.orders
     exchanges.polymarket.auth exchanges.polymarket.fees exchanges.polymarket.refusals
+    exchanges.polymarket.eip712 exchanges.polymarket.wallets exchanges.polymarket.amounts
+    exchanges.polymarket.order_plan exchanges.polymarket.answers exchanges.polymarket.states
+    exchanges.polymarket.fields exchanges.polymarket.user_messages exchanges.polymarket.reference_messages
     exchanges.polymarket.book_feed exchanges.polymarket.live_book exchanges.polymarket.prints
     exchanges.polymarket.resolution
     exchanges.kalshi exchanges.kalshi.messages exchanges.kalshi.types exchanges.kalshi.orders

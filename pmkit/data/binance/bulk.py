@@ -219,6 +219,9 @@ class BulkHost:
             self._note(f"{bulk.name}: its checksum is {checksum}, and {error}: taken over REST")
             await found.close()
             return None
+        except BaseException:
+            await found.close()
+            raise
         if count != wanted:
             self._note(f"{bulk.name}: its checksum is {checksum}, and it has {count} of {wanted} rows: taken over REST")
             await found.close()

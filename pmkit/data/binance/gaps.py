@@ -6,6 +6,7 @@ It is read off the files, so that a run that was killed and continued gives the 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from itertools import pairwise
@@ -20,6 +21,8 @@ from pmkit.data.candle_file import disk_errors, sync_directory
 from pmkit.data.storage import blocks
 
 MOST_OFF_GRID: Final = 1_000
+_SECOND = 1000
+_WHOLE_SECOND = re.compile(rb"\n[0-9]{10}000,")
 
 _OUTAGES = """
 2017-09-06T16:00:00 2017-09-06T23:00:00
@@ -110,8 +113,8 @@ class GapReport(msgspec.Struct, frozen=True):
 def scan(path: Path, length: int) -> FileFacts | None:
     """Read a file's times; None where it has no rows. Blocking. Raises ConfigError.
 
-    Blocks whose number of rows fits their first and last time are taken as dense without a look at each row, which
-    holds for what `CandleFile` wrote; `storage.validate` looks at every row.
+    Of 1s candles, a block whose rows are all on the grid and as many as its first and last time say is not looked at
+    row by row: enough for what `CandleFile` wrote, where times only go up. `storage.validate` looks at every row.
     """
     count, first, previous = 0, -1, -1
     holes: list[tuple[int, int]] = []
@@ -121,7 +124,8 @@ def scan(path: Path, length: int) -> FileFacts | None:
         rows = block.count(b"\n")
         opened = int(block[:13])
         last = int(block[block.rfind(b"\n", 0, -1) + 1 :][:13])
-        if last - opened == (rows - 1) * length and opened % length == 0:
+        whole = last - opened == (rows - 1) * length
+        if whole and length == _SECOND and len(_WHOLE_SECOND.findall(b"\n" + block)) == rows:
             opens = [opened]
         else:
             opens = [int(line[:13]) for line in block.split(b"\n")[:-1]]

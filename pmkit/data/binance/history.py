@@ -254,7 +254,8 @@ class History:
 
     async def _write(self, target: Target, chunks: list[Chunk]) -> None:
         if self._file is None:
-            self._file = await in_thread(self._archive.open, target)
+            await in_thread(self._open, target)
+            assert self._file is not None
         data = chunks[0].data if len(chunks) == 1 else b"".join([chunk.data for chunk in chunks])
         await in_thread(self._file.append, data, chunks[0].first_ms, chunks[-1].last_ms)
         self._rows += sum(chunk.rows for chunk in chunks)
@@ -263,6 +264,10 @@ class History:
             self._reached = chunks[-1].last_ms + 1
         before = plan.row_count(target.start_ms, chunks[-1].last_ms + 1, self.length)
         self._tell(self._done + before)
+
+    def _open(self, target: Target) -> None:
+        # Kept here, in the thread: a cancelled caller would lose it, with its lock.
+        self._file = self._archive.open(target)
 
     def _tell(self, done: int) -> None:
         if self._progress is not None:

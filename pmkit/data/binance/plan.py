@@ -171,7 +171,9 @@ def pages(start_ms: int, end_ms: int, length: int) -> Iterator[Page]:
 
 def page_count(start_ms: int, end_ms: int, length: int) -> int:
     """How many `pages` there are."""
-    return max(0, -(-(end_ms - start_ms // length * length) // (MAX_ROWS * length)))
+    if start_ms >= end_ms:
+        return 0
+    return -(-(end_ms - start_ms // length * length) // (MAX_ROWS * length))
 
 
 def row_count(start_ms: int, end_ms: int, length: int) -> int:

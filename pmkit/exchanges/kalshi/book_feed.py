@@ -5,8 +5,8 @@ only over an unbroken run of numbers; at the first doubt all books of the subscr
 snapshot of each is asked for (`on_resync`). Changes of a book are dropped until its snapshot comes. What the numbers
 cannot prove is not applied: repeats, late frames, snapshots that arrive across a gap.
 
-Kalshi's book holds bids only, on YES and on NO. A NO bid at q is a YES ask at 1 - q and the other way round, so every
-change goes into the books of both outcomes. Source: Kalshi, "Orderbook updates", and recorded sessions.
+Kalshi's book holds bids only, on YES and on NO. A NO bid at q is a YES ask at 1 - q and the other way round, so both
+outcomes are read from one book of levels. Source: Kalshi, "Orderbook updates", and recorded sessions.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ from pmkit.exchanges.kalshi.messages import (
 )
 from pmkit.exchanges.kalshi.sequence import Stream, Verdict
 from pmkit.exchanges.kalshi.types import SIZE_SCALE
-from pmkit.exchanges.numbers import BookError, delta_units, price_ticks
+from pmkit.exchanges.numbers import MAX_UNITS, BookError, delta_units, price_ticks
 from pmkit.exchanges.orderbook import ASK, BID
 
 CONTROL: Final = -1
@@ -165,7 +165,8 @@ class BookFeed:
 
     def apply(self, frame: bytes, received_ns: int) -> int:
         """One frame; returns the number of changes applied to a market (0 or 1). Never raises for a bad frame."""
-        return max(0, self.receive(frame, received_ns))
+        code = self.receive(frame, received_ns)
+        return code if code > 0 else 0
 
     def receive(self, frame: bytes, received_ns: int) -> int:
         """Like `apply`, and tells the others apart: 0 for data that changed nothing, CONTROL, UNKNOWN, UNPARSED."""
@@ -185,8 +186,9 @@ class BookFeed:
             return self._change(sid, message.msg, received_ns)
         if type(message) is SnapshotFrame:
             return self._snapshot(message, received_ns)
-        if isinstance(message, TradeFrame | TickerFrame | LifecycleFrame | EventFeeFrame | IndexFrame):
-            return self._event(message, received_ns)
+        channel = CHANNEL_OF.get(type(message))
+        if channel is not None:
+            return self._event(message, channel, received_ns)
         return self._control(message)
 
     def _change(self, sid: int, delta: Delta, received_ns: int) -> int:
@@ -198,27 +200,47 @@ class BookFeed:
             self.dropped += 1
             return 0
         yes, no = pair.yes, pair.no
+        value, venue_ms = delta.delta_fp, delta.ts_ms
         try:
             tick = pair.prices[delta.price_dollars]
-            change = delta_units(delta.delta_fp, SIZE_SCALE)
+            # `delta_units` in line, for what venues send.
+            change = round(value * SIZE_SCALE) if -1e9 < value < 1e9 else MAX_UNITS
+            if change / SIZE_SCALE != value:
+                change = delta_units(value, SIZE_SCALE)
             if delta.side == "yes":
-                fits = yes.add(BID, tick, change) and no.add(ASK, pair.ticks - tick, change)
+                side, levels = BID, yes.bid_units
             else:
-                fits = no.add(BID, tick, change) and yes.add(ASK, pair.ticks - tick, change)
+                side, tick, levels = ASK, pair.ticks - tick, yes.ask_units
+            before = levels.get(tick, 0)
+            size = before + change
+            if before and size > 0:
+                levels[tick] = size  # what `set` would do: a level that stays moves no touch
+            elif size >= 0 or not 0 < tick < pair.ticks:
+                bid, ask = yes.best_bid_tick, yes.best_ask_tick
+                yes.set(side, tick, size)
+                if yes.best_bid_tick != bid or yes.best_ask_tick != ask:
+                    no.follow()
+            else:
+                self.negative += 1
+                pair.expire("negative level")
+                self._ask(sid, (pair.ticker,), "negative level")
+                return 0
         except BookError:
             return self._refuse(pair, sid, delta.price_dollars)
-        if not fits:
-            self.negative += 1
-            pair.expire("negative level")
-            self._ask(sid, (pair.ticker,), "negative level")
-            return 0
-        self.last_venue_ms = venue_ms = delta.ts_ms
+        self.last_venue_ms = venue_ms
         self.last_received_ns = received_ns
-        yes.touch(venue_ms, received_ns)
-        no.touch(venue_ms, received_ns)
         self.applied += 1
-        if yes.crossed_since_ns or pair.crossed:
-            self._cross(pair)
+        if yes.valid and no.valid and (yes.best_bid_tick < yes.best_ask_tick or yes.best_ask_tick < 0):
+            # Not crossed, and no doubt stands: what `touch` would do, without the calls.
+            yes.venue_ms = no.venue_ms = venue_ms
+            yes.received_ns = no.received_ns = received_ns
+            yes.changes += 1
+            no.changes = yes.changes
+        else:
+            yes.touch(venue_ms, received_ns)
+            no.touch(venue_ms, received_ns)
+            if yes.crossed_since_ns or pair.crossed:
+                self._cross(pair)
         for listen in pair.listeners:
             listen(yes)
             listen(no)
@@ -276,10 +298,10 @@ class BookFeed:
                 self.on_crossed(pair)
         pair.crossed = crossed
 
-    def _event(self, message: Event, received_ns: int) -> int:
+    def _event(self, message: Event, channel: str, received_ns: int) -> int:
         seq = message.seq
         if seq is not None:
-            stream = self._stream(message.sid, CHANNEL_OF[type(message)])
+            stream = self._stream(message.sid, channel)
             if stream is None:
                 self.foreign += 1
                 return 0

@@ -1,4 +1,4 @@
-"""The two books of one Kalshi market (wire): bids of YES and of NO, mirrored into the asks of the other."""
+"""The two books of one Kalshi market (wire): the bids of NO are the asks of YES, and the NO book is its mirror."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from pmkit.exchanges.kalshi.types import NO, SIZE_SCALE, VENUE, YES
+from pmkit.exchanges.mirror import MirroredBook
 from pmkit.exchanges.numbers import BookError, price_ticks, size_units
 from pmkit.exchanges.orderbook import OrderBook
 
@@ -18,7 +19,7 @@ Levels = Iterable[tuple[str, float]]
 
 
 class BookPair:
-    """The YES and NO books of one market, mirrored. `sid` is the subscription they follow, 0 while they wait for a
+    """The YES and NO books of one market. `sid` is the subscription they follow, 0 while they wait for a
     snapshot. `listeners` get each book after every change and every change of validity."""
 
     __slots__ = ("crossed", "listeners", "no", "prices", "quiet", "sid", "ticker", "ticks", "yes")
@@ -28,9 +29,7 @@ class BookPair:
         self.yes = OrderBook(
             venue=VENUE, market_id=ticker, outcome=YES, token_id=f"{ticker}:{YES}", unit=unit, size_scale=SIZE_SCALE
         )
-        self.no = OrderBook(
-            venue=VENUE, market_id=ticker, outcome=NO, token_id=f"{ticker}:{NO}", unit=unit, size_scale=SIZE_SCALE
-        )
+        self.no = MirroredBook(self.yes, outcome=NO, token_id=f"{ticker}:{NO}")
         self.prices = price_ticks(unit)
         self.ticks = self.yes.ticks
         self.sid = 0
@@ -76,17 +75,17 @@ class BookPair:
                 self.regrid(FINEST_UNIT)
                 bids, asks = self._read(yes), self._read(no)
             ticks = self.ticks
-            self.yes.snapshot(bids, [(ticks - tick, size) for tick, size in asks], venue_ms, received_ns)
-            self.no.snapshot(asks, [(ticks - tick, size) for tick, size in bids], venue_ms, received_ns)
+            self.yes.snapshot(bids, {ticks - tick: size for tick, size in asks.items()}, venue_ms, received_ns)
+            self.no.renew(venue_ms, received_ns)
         except BookError:
             self.expire("bad snapshot")
             raise
         finally:
             self.quiet = False
 
-    def _read(self, levels: Levels) -> list[tuple[int, int]]:
+    def _read(self, levels: Levels) -> dict[int, int]:
         prices = self.prices
-        return [(prices[price], size_units(size, SIZE_SCALE)) for price, size in levels]
+        return {prices[price]: size_units(size, SIZE_SCALE) for price, size in levels}
 
     def holds(self, yes: Levels, no: Levels) -> bool:
         """Whether the books hold exactly these bids. Raises BookError for what cannot be a book."""
@@ -107,6 +106,11 @@ class BookPair:
         self.sid = 0
         self.crossed = False
         self.prices = price_ticks(unit)
+        # Nobody hears of it before both have the new step: the one reads its levels from the other.
+        quiet, self.quiet, was_valid = self.quiet, True, self.yes.valid
         self.yes.regrid(unit)
         self.no.regrid(unit)
         self.ticks = self.yes.ticks
+        self.quiet = quiet
+        if was_valid and not quiet:
+            self.publish()

@@ -3,7 +3,7 @@
 fee = 0.07 x multiplier x contracts x price x (1 - price) for takers; makers pay nothing, a quarter or a half of that,
 depending on the series' `fee_type`. Settlement is free. The charge of a direct member is rounded in two steps, so that
 his balance changes by whole $0.0001 (see `charge`). `FeeRule.fee`, which rounds up to $0.0001 in one step, equals it
-wherever price times contracts is a whole number of $0.0001, and is else at most $0.0001 below it.
+wherever price times contracts is a whole number of $0.0001, and else differs from it by less than $0.0001.
 Source: Kalshi, "Fee rounding"; recorded fills of July and August 2026.
 """
 

@@ -19,7 +19,7 @@ _WINDOW = re.compile(r"(KX[A-Z0-9]+)-([0-9]{2})([A-Z]{3})([0-9]{2})([0-9]{2})([0
 
 
 def series_of(ticker: str) -> str:
-    """"KXBTC15M" of a market's or event's ticker: what comes before the first dash."""
+    """ "KXBTC15M" of a market's or event's ticker: what comes before the first dash."""
     return ticker.partition("-")[0]
 
 

@@ -321,7 +321,7 @@ class PaperExchange(PublicSide):
         if market.market_id in self._matcher.account.markets:
             result = await self._result(market)
             paid = self._matcher.settle(market, result)
-            _LOG.info("%s %s is resolved: %s, paid %s dollars", self.venue, market.market_id, result, paid)
+            _LOG.info("%s %s is resolved: %s, paid %s dollars", self.venue, market.label, result, paid)
         self._followed.pop(market.market_id, None)
 
     async def _result(self, market: Market) -> MarketResult:

@@ -12,13 +12,13 @@ from typing import Final
 
 import msgspec
 
-from pmkit.exchanges.numbers import BookError, size_units
-from pmkit.exchanges.orderbook import OrderBook
-from pmkit.exchanges.polymarket.live_book import DAY_MS, EARLIEST_MS, LiveBook, plausible
+from pmkit.exchanges.numbers import BookError
+from pmkit.exchanges.orderbook import ASK, BID, OrderBook
+from pmkit.exchanges.polymarket.live_book import DAY_MS, EARLIEST_MS, LiveBook, plausible, units_of
 from pmkit.exchanges.polymarket.messages import (
     BOOK_EVENTS,
     KNOWN_EVENTS,
-    Book,
+    PRICE_CHANGE_END,
     Change,
     DecodeFailure,
     Event,
@@ -27,15 +27,22 @@ from pmkit.exchanges.polymarket.messages import (
     PriceChange,
     RestBook,
     TickSizeChange,
+    TypedBook,
     decode,
+    decode_books,
     decode_items,
+    decode_price_change,
     inspect,
 )
 from pmkit.exchanges.polymarket.types import SIZE_SCALE, VENUE
 
 RECENT: Final = 128
+BOOK_HEAD: Final = 400
+"""Bytes from the start of a frame in which the levels of its first book begin."""
 MAX_KINDS: Final = 64
 REMARK_CHARS: Final = 64
+
+_OF_ASSETS: Final = (RestBook, TickSizeChange, LastTradePrice)
 
 
 class BookFeed:
@@ -44,7 +51,8 @@ class BookFeed:
     Counters: `frames`; `applied` changes and books; `data_frames` about known assets; `garbage` (no JSON of the
     venue's); `unparsed` (a known type that does not fit: the venue changed); `unknown` event types by name;
     `strangers` (messages about assets nobody asked for); `ignored`; `best_checks` and `best_failures` of the touch;
-    `crossed` books; `late` messages; `lost` books. `last_error` says what the last bad frame was.
+    `crossed` books; `late` messages; `lost` books. `last_error` says what the last bad frame was;
+    `change_ms` is the venue's stamp of the last change, 0 before the first on this connection.
 
     Callbacks: `on_lost(token, reason)`, the book needs a successor; `on_doubt(token, doubt)`, call `check` with the
     same after the grace; `on_trade(book, print, received_ns)`; `on_tick(book, tick size)`; `on_resolved(market)`;
@@ -59,6 +67,7 @@ class BookFeed:
         self.best_checks = self.best_failures = self.crossed = self.late = self.lost = 0
         self.unknown: Counter[str] = Counter()
         self.last_error = ""
+        self.change_ms = 0
         self.on_lost: Callable[[str, str], object] | None = None
         self.on_doubt: Callable[[str, int], object] | None = None
         self.on_trade: Callable[[LiveBook, LastTradePrice, int], object] | None = None
@@ -67,7 +76,8 @@ class BookFeed:
         self.on_unknown: Callable[[str], object] | None = None
         self._newest_ms = EARLIEST_MS
         self._doubts = 0
-        self._recent: deque[PriceChange] = deque(maxlen=RECENT)
+        # Frames rather than events: an event is some twenty objects, which one that is let go leaves warm for the next.
+        self._recent: deque[PriceChange | bytes] = deque(maxlen=RECENT)
 
     # -- what is followed, on which connection --------------------------------------------------------------------
 
@@ -99,6 +109,7 @@ class BookFeed:
         self.generation = generation
         self._newest_ms = EARLIEST_MS
         self._recent.clear()
+        self.change_ms = 0
         self._expire_all("no book yet on this connection")
 
     def disconnected(self, reason: str) -> None:
@@ -126,34 +137,41 @@ class BookFeed:
                 live.book.confirm()
                 live.publish()
 
-    @property
-    def change_ms(self) -> int:
-        """The venue's stamp of the last change, 0 before the first on this connection."""
-        return self._recent[-1].timestamp if self._recent else 0
-
     # -- frames ---------------------------------------------------------------------------------------------------
 
     def apply(self, frame: bytes, received_ns: int) -> int:
         """Apply one text frame. Returns how many level changes and books were applied. Raises nothing of its own."""
         self.frames += 1
+        if frame.endswith(PRICE_CHANGE_END):
+            try:
+                change = decode_price_change(frame)
+            except DecodeFailure as error:
+                return self._wreck(frame, received_ns, error)
+            return self._price_change(change, frame, received_ns)
         try:
-            event = decode(frame)
+            event = self._decode(frame)
         except DecodeFailure as error:
             return self._wreck(frame, received_ns, error)
-        if type(event) is PriceChange:
-            return self._price_change(event, received_ns)
         if isinstance(event, list):
             return sum([self._event(item, received_ns) for item in event])
         return self._event(event, received_ns)
 
-    def _event(self, event: Event, received_ns: int) -> int:
+    def _decode(self, frame: bytes) -> Event | TypedBook | list[Event] | list[TypedBook]:
+        if frame.find(b'"bids":', 0, BOOK_HEAD) > 0:
+            try:
+                return decode_books(frame)
+            except DecodeFailure:
+                pass  # of several kinds, or broken: `decode` tells
+        return decode(frame)
+
+    def _event(self, event: Event | TypedBook, received_ns: int) -> int:
         if isinstance(event, PriceChange):
-            return self._price_change(event, received_ns)
+            return self._price_change(event, event, received_ns)
         if isinstance(event, MarketResolved):
             if self.on_resolved is not None:
                 self.on_resolved(event.market)
             return 0
-        if not isinstance(event, Book | TickSizeChange | LastTradePrice):
+        if not isinstance(event, _OF_ASSETS):
             self.ignored += 1  # best_bid_ask and new_market: see messages.py
             return 0
         live = self.books.get(event.asset_id)
@@ -162,7 +180,7 @@ class BookFeed:
             return 0
         live.heard = True
         self.data_frames += 1
-        if isinstance(event, Book):
+        if isinstance(event, RestBook):
             if not live.take(event, received_ns):
                 return 0
             self._took(live, event)
@@ -182,7 +200,8 @@ class BookFeed:
                 self._unparsed("last_trade_price", (event.asset_id,), error)
         return 0
 
-    def _price_change(self, event: PriceChange, received_ns: int) -> int:
+    def _price_change(self, event: PriceChange, kept: PriceChange | bytes, received_ns: int) -> int:
+        """`kept`: the event or its frame, for `newer_than`."""
         venue_ms = event.timestamp
         changes = event.price_changes
         if venue_ms < self._newest_ms:
@@ -192,23 +211,32 @@ class BookFeed:
         else:
             self._unparsed("price_change", tuple(change.asset_id for change in changes), f"its stamp is {venue_ms}")
             return 0
-        self._recent.append(event)
+        self.change_ms = venue_ms
+        self._recent.append(kept)
         books = self.books
         touched: dict[LiveBook, Change] = {}
-        skipped = parked = 0
+        skipped = parked = units = 0
+        size = 0.0
         for change in changes:
             live = books.get(change.asset_id)
             if live is None:
                 self.strangers += 1
                 skipped += 1
             elif live.live:
-                size = change.size
+                book = live.book
                 try:
-                    live.set_level(
-                        change.side == "SELL",
-                        live.tick_of[change.price],
-                        int(size * 1e6 + 0.5) if 0.0 <= size < 1e8 else size_units(size, SIZE_SCALE),
-                    )
+                    tick = live.tick_of[change.price]
+                    if change.size != size:  # the other outcome's half of a change has the same
+                        units = units_of(change.size)
+                        size = change.size
+                    if change.side == "SELL":
+                        side, levels = ASK, book.ask_units
+                    else:
+                        side, levels = BID, book.bid_units
+                    if units and tick in levels:
+                        levels[tick] = units  # what `set` would do: a level that stays moves no touch
+                    else:
+                        book.set(side, tick, units)
                 except BookError as error:
                     live.misfit((change.price,), venue_ms, error)
                     skipped += 1
@@ -221,13 +249,12 @@ class BookFeed:
             book = live.book
             bid, ask = book.best_bid_tick, book.best_ask_tick
             touch_of = live.touch_of
-            if (
-                touch_of.get(change.best_bid) == bid
-                and touch_of.get(change.best_ask) == ask
-                and book.valid
-                and (bid < ask or ask < 0)
-            ):
-                # The venue's touch, not crossed, and no doubt stands: what `touch` would do, without the call.
+            try:
+                right = touch_of[change.best_bid] == bid and touch_of[change.best_ask] == ask
+            except BookError:
+                right = False
+            if right and book.valid and (bid < ask or ask < 0):
+                # The venue's touch, not crossed, and no doubt stands: what `_verify` would do, without the calls.
                 book.venue_ms = venue_ms
                 book.received_ns = received_ns
                 book.changes += 1
@@ -282,7 +309,7 @@ class BookFeed:
 
     def newer_than(self, venue_ms: int) -> list[PriceChange] | None:
         """The changes with a later stamp, in the order in which they came; None where some may be forgotten."""
-        recent = self._recent
+        recent = [decode_price_change(kept) if isinstance(kept, bytes) else kept for kept in self._recent]
         if len(recent) == RECENT and recent[0].timestamp > venue_ms:
             return None
         return [event for event in recent if event.timestamp > venue_ms]

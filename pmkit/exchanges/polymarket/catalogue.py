@@ -266,9 +266,7 @@ class Catalogue:
         seen: set[str] = set()
         for page in range(MAX_PAGES):
             params: dict[str, str | int] = {"recurrence": interval, "closed": "false", "exclude_events": "true"}
-            rows = await self._gamma.get_json(
-                "/series", list[GammaSeries], params | {"limit": 50, "offset": 50 * page}
-            )
+            rows = await self._gamma.get_json("/series", list[GammaSeries], params | {"limit": 50, "offset": 50 * page})
             fresh = [row for row in rows if str(row.id) not in seen]
             seen.update(str(row.id) for row in fresh)
             for row in fresh:

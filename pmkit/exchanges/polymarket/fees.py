@@ -21,9 +21,7 @@ CRYPTO_FALLBACK: Final = FeeRule(taker=Decimal("0.07"), quantum=FEE_QUANTUM)
 """Crypto markets of every length on 2026-10-09 (166 of 166). Used only where no source names a rate, and flagged."""
 
 
-def fee_rule(
-    clob: FeeData | None, gamma: FeeSchedule | None, enabled: bool | None, name: str
-) -> tuple[FeeRule, bool]:
+def fee_rule(clob: FeeData | None, gamma: FeeSchedule | None, enabled: bool | None, name: str) -> tuple[FeeRule, bool]:
     """The rule of one market, and whether it had to be assumed.
 
     Order: the CLOB's `fd`, no fees where Gamma says `feesEnabled: false`, Gamma's `feeSchedule`, else the crypto

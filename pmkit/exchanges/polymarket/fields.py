@@ -26,7 +26,7 @@ _MISSING: Final[Any] = object()
 
 
 class FieldsError(ValueError):
-    """A field is missing or cannot be what it has to be. Names the field, escaped; holds at most a short piece of it."""
+    """A field is missing or cannot be what it has to be. Names it, and holds at most a short, escaped piece of it."""
 
 
 class Fields:
@@ -122,6 +122,10 @@ def money(value: Any, name: str) -> Decimal:
         raise FieldsError(f"{name} is {shown(value)}: not a number")
     if not number.is_finite() or number < 0 or number >= 10**40:
         raise FieldsError(f"{name} is {shown(value)}: out of range")
+    # Written out, a number with a large negative exponent fills the memory.
+    exponent = number.as_tuple().exponent
+    if not isinstance(exponent, int) or exponent < -40:
+        raise FieldsError(f"{name} is {shown(value)}: out of range")
     return number
 
 
@@ -129,20 +133,21 @@ def time_ms(value: Any, name: str) -> int:
     """Epoch ms of a time in any of the venue's spellings. Raises FieldsError."""
     if isinstance(value, str) and _DIGITS(value):
         value = int(value)
-    if isinstance(value, str) and _ISO(value):
+    elif isinstance(value, str) and _ISO(value):
         try:
-            return int(datetime.fromisoformat(value).timestamp() * 1000)
+            value = round(datetime.fromisoformat(value).timestamp() * 1000)
         except (ValueError, OverflowError) as error:
             raise FieldsError(f"{name} is {shown(value)}: not a time") from error
-    if isinstance(value, Decimal) and value.is_finite() and 0 <= value < 10**20:
+    elif isinstance(value, Decimal) and value.is_finite() and 0 <= value < 10**20:
         value = int(value)
     if type(value) is not int or not 0 <= value < 10**20:
         raise FieldsError(f"{name} is {shown(value)}: not a time")
-    if value < _SECONDS_BELOW:
-        return value * 1000
-    while value >= _MS_BELOW:
-        value //= 1000
-    return value
+    number: int = value
+    if number < _SECONDS_BELOW:
+        return number * 1000
+    while number >= _MS_BELOW:
+        number //= 1000
+    return number
 
 
 def shown(value: Any) -> str:

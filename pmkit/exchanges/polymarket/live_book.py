@@ -231,13 +231,13 @@ class LiveBook:
         self.snapshot_ms = event.timestamp
         return True
 
-    def _read(self, levels: list[Level]) -> list[tuple[int, int]]:
-        """(tick, size units) of each level; `units_of` in line, since whole books have many. Raises BookError."""
+    def _read(self, levels: list[Level]) -> dict[int, int]:
+        """Size units by tick; `units_of` in line, since whole books have many levels. Raises BookError."""
         tick_of = self.tick_of
-        return [
-            (tick_of[level.price], int(size * 1e6 + 0.5) if 0.0 <= (size := level.size) < 1e8 else units_of(level.size))
+        return {
+            tick_of[level.price]: int(size * 1e6 + 0.5) if 0.0 <= (size := level.size) < 1e8 else units_of(level.size)
             for level in levels
-        ]
+        }
 
     def take(self, event: RestBook, received_ns: int) -> bool:
         """A book from the socket. False where it cannot be one."""

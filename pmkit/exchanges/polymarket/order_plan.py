@@ -16,7 +16,7 @@ from pmkit.errors import InvalidOrder
 from pmkit.exchanges.numbers import scaled, to_decimal, whole
 from pmkit.exchanges.polymarket import amounts
 from pmkit.exchanges.polymarket.eip712 import POLYGON, Exchange, exchange_for
-from pmkit.exchanges.polymarket.types import PolymarketMarket
+from pmkit.exchanges.polymarket.types import SIZE_STEP, PolymarketMarket
 from pmkit.exchanges.types import Side, TimeInForce
 
 EXPIRES_EARLY_S: Final = 60
@@ -73,7 +73,9 @@ def plan_limit(
         if side is Side.BUY:
             _check_marketable(market, found.maker)
     else:
-        market.check_size(scaled(hundredths, amounts.SIZE_DECIMALS))
+        shares = scaled(hundredths, amounts.SIZE_DECIMALS)
+        if shares < market.min_size or market.size_step != SIZE_STEP:
+            market.check_size(shares)
         found = amounts.resting(side, units, hundredths)
     return _plan(
         market,

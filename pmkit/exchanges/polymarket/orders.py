@@ -111,7 +111,19 @@ class OrderSigner:
     the L2 headers. Raises ConfigError where these do not go together.
     """
 
-    __slots__ = ("_builder", "_head", "_kind", "_maker", "_owner", "_session", "_signer", "_tail", "_wallet", "_who")
+    __slots__ = (
+        "_builder",
+        "_head",
+        "_kind",
+        "_kind_word",
+        "_maker",
+        "_owner",
+        "_session",
+        "_signer",
+        "_tail",
+        "_wallet",
+        "_who",
+    )
 
     def __init__(
         self,
@@ -133,6 +145,7 @@ class OrderSigner:
             )
         if session_key and self._kind is not SignatureType.POLY_1271:
             raise ConfigError("a session key belongs to a deposit wallet: signature type 3")
+        self._kind_word = word(self._kind)
         self._signer = signer
         self._owner = owner
         self._wallet = wallet
@@ -168,7 +181,7 @@ class OrderSigner:
             + word(plan.maker_amount)
             + word(plan.taker_amount)
             + _SIDES[plan.side]
-            + word(self._kind)
+            + self._kind_word
             + word(timestamp_ms)
             + self._tail
         )

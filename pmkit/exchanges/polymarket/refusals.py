@@ -99,6 +99,9 @@ _ERRORS: Final[dict[str, Callable[[Verdict], OrderRejected]]] = {
 # an unknown tail passes for a known one.
 _ID: Final = r"(?:0x)?[\w-]{1,80}"
 _NUMBER: Final = r"[$\d.,eE+-]{1,60}"
+_PAIR: Final = r"[a-z ]{1,30}: [$\w.+-]{1,80}"
+_DETAILS: Final = rf"(?: -> {_PAIR}(?:, {_PAIR}){{0,5}})?"
+_REGIONS: Final = r"(?:, please refer to available regions - https?://[\w./-]{1,120})?"
 _TABLE: Final[tuple[tuple[int, str, str, str], ...]] = (
     (400, r"order_version_mismatch", "version_mismatch", "update pmkit: it signs orders of another version"),
     (400, r"invalid order payload", "invalid_payload", ""),
@@ -149,16 +152,13 @@ _TABLE: Final[tuple[tuple[int, str, str, str], ...]] = (
     (400, rf"order {_ID} crosses the book", "post_only_cross", ""),
     (
         400,
-        (
-            rf"not enough balance / allowance(?:: the balance is not enough -> balance: {_NUMBER},"
-            rf" order amount: {_NUMBER}(?:, [\w :.$-]{{0,200}})?)?"
-        ),
+        rf"not enough balance / allowance(?:: the balance is not enough{_DETAILS})?",
         "insufficient_funds",
         "",
     ),
     (
         400,
-        r"not enough balance / allowance: the allowance is not enough[\w .,:$>()-]{0,300}",
+        rf"not enough balance / allowance: the allowance is not enough{_DETAILS}",
         "insufficient_allowance",
         "approve the exchange's contract",
     ),
@@ -177,7 +177,7 @@ _TABLE: Final[tuple[tuple[int, str, str, str], ...]] = (
     (401, r"unauthorized(?:/invalid api key)?", "auth", "check the clock, then the API credentials"),
     (401, r"invalid api key", "auth", "check the clock, then the API credentials"),
     (401, r"invalid l1 request headers", "auth", "check the clock, then the private key"),
-    (403, r"trading restricted in your region[\w .,:/()-]{0,200}", "region_blocked", "stop: it is final here"),
+    (403, rf"trading restricted in your region{_REGIONS}", "region_blocked", "stop: it is final here"),
     (404, r"no orderbook exists for the requested token id", "market_not_found", "not listed yet, or over"),
     (404, r"market not found", "market_not_found", "not listed yet, or over"),
     (429, r"too many requests", "rate_limited", ""),
@@ -199,8 +199,10 @@ _KILLED: Final = re.compile(
     r"|no orders found to match with fak order\. fak orders are partially filled or killed if no match is found"
     r"|fok orders are (?:fully )?filled or killed"
 ).fullmatch
-_DUPLICATE: Final = re.compile(rf"order {_ID} is invalid\. duplicated").fullmatch
-_ROWS: Final = tuple((status, re.compile(text).fullmatch, code, advice) for status, text, code, advice in _TABLE)
+_DUPLICATE: Final = re.compile(rf"order {_ID} is invalid\. duplicated", re.ASCII).fullmatch
+_ROWS: Final = tuple(
+    (status, re.compile(text, re.ASCII).fullmatch, code, advice) for status, text, code, advice in _TABLE
+)
 
 
 def judge(status: int, body: bytes, retry_after: float | None = None) -> Verdict:
@@ -249,7 +251,7 @@ _DECODE: Final = msgspec.json.Decoder().decode
 
 
 def _content(body: bytes) -> dict[str, Any] | None:
-    """The JSON object of an answer; a JSON text counts as its error. None for plain text and HTML: not the venue's own."""
+    """The JSON object of an answer; a JSON text counts as its error. None for plain text and HTML."""
     try:
         content: Any = _DECODE(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

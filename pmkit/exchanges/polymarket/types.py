@@ -169,6 +169,11 @@ class PolymarketMarket(Market, frozen=True, kw_only=True):
     twap_seconds: int = 0
 
     @property
+    def label(self) -> str:
+        """The slug, e.g. `btc-updown-15m-1795219200`."""
+        return self.slug
+
+    @property
     def condition_id(self) -> str:
         """The id on chain and in the CLOB."""
         return self.market_id

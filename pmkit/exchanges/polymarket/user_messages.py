@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from decimal import Decimal
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import msgspec
 
@@ -121,41 +121,34 @@ class OwnTrade(msgspec.Struct, frozen=True, kw_only=True):
     venue_ms: int = 0
 
     def legs(self, api_key: str = "", address: str = "", order_ids: Collection[str] = ()) -> tuple[OwnLeg, ...]:
-        """The legs of own orders: by order id, by the API key that owns the order, by the maker address.
+        """The legs of own orders. As a taker: the outer fields. As a maker: each own element of `maker_orders`.
 
-        As a taker: the outer fields. As a maker: each own element of `maker_orders`. Both, where an account traded
+        A maker order is own by its id, the API key that owns it, or its maker address. The taker's is own by its id or
+        where the venue says so (`trader_side` TAKER); without that word, by its owner. Both, where an account traded
         with itself.
         """
         mine = address.lower()
-
-        def own(order_id: str, owner: str, maker: str) -> bool:
-            return (
-                order_id in order_ids or (api_key != "" and owner == api_key) or (mine != "" and maker.lower() == mine)
-            )
-
+        makers = [
+            order
+            for order in self.maker_orders
+            if order.order_id in order_ids
+            or (api_key != "" and order.owner == api_key)
+            or (mine != "" and order.maker_address.lower() == mine)
+        ]
+        taker = self.taker_order_id in order_ids or self.trader_side == "TAKER"
+        if not taker and not makers and self.trader_side != "MAKER":
+            # In a maker's event the outer owner may be one's own key all the same, so it is asked last.
+            taker = api_key != "" and api_key in (self.owner, self.trade_owner)
         legs = []
-        # In a maker's event the outer owner and address are somebody else's, or one's own on some servers: there only
-        # the order id tells.
-        taker = self.taker_order_id in order_ids
-        if self.trader_side != "MAKER":
-            taker = taker or own("", self.owner, self.maker_address) or own("", self.trade_owner, "")
         if taker:
             legs.append(
                 self._leg(self.taker_order_id, self.token_id, self.outcome, self.side, self.price, self.size, False)
             )
-        for order in self.maker_orders:
-            if own(order.order_id, order.owner, order.maker_address):
-                legs.append(
-                    self._leg(
-                        order.order_id,
-                        order.token_id,
-                        order.outcome,
-                        order.side or self._maker_side(order),
-                        order.price,
-                        order.matched,
-                        True,
-                    )
-                )
+        for order in makers:
+            side = order.side or self._maker_side(order)
+            legs.append(
+                self._leg(order.order_id, order.token_id, order.outcome, side, order.price, order.matched, True)
+            )
         return tuple(legs)
 
     def _maker_side(self, order: MakerOrder) -> Side:
@@ -249,13 +242,13 @@ def decode_order(body: bytes) -> OwnOrder | None:
         return None
     if isinstance(content, dict) and isinstance(content.get("order"), dict):
         content = content["order"]
-    return _row(content, "order", "/data/order")
+    return _order_row(content, "/data/order")
 
 
 def decode_orders(body: bytes) -> OrdersPage:
     """One page of GET /data/orders. Raises ProtocolChanged for a page or a row that does not read."""
     rows, cursor = _page(body, "/data/orders")
-    return OrdersPage(tuple(_row(row, "order", "/data/orders") for row in rows), cursor)
+    return OrdersPage(tuple(_order_row(row, "/data/orders") for row in rows), cursor)
 
 
 def decode_trades(body: bytes) -> TradesPage:
@@ -277,11 +270,11 @@ def _page(body: bytes, path: str) -> tuple[list[Any], str | None]:
     return rows, cursor if isinstance(cursor, str) and cursor not in ("", LAST_CURSOR) else None
 
 
-def _row(content: Any, kind: Literal["order"], path: str) -> OwnOrder:
+def _order_row(content: Any, path: str) -> OwnOrder:
     try:
         return _order(Fields(content))
     except FieldsError as error:
-        raise ProtocolChanged(f"an {kind} of Polymarket's {path} does not read: {error}: update pmkit") from error
+        raise ProtocolChanged(f"an order of Polymarket's {path} does not read: {error}: update pmkit") from error
 
 
 def _trade_row(content: Any) -> OwnTrade:

@@ -1,0 +1,320 @@
+"""One Polymarket order, from intent to bytes and headers: pmkit beside the official clients, in one interleaved run.
+
+    python -m benchmarks.polymarket_orders [--rounds 7] [--orders 200] [--peer-python PATH] [--json FILE]
+
+Every contender checks price and size, builds the order, signs it, serialises the body once and makes the five L2
+headers; market facts are given and nothing is sent. Peers run in processes of their own, each with coincurve and with
+the pure-Python backend it installs by default. `--peer-python` names the interpreter they are installed for (default:
+this one); a peer that cannot be imported is skipped and said so.
+
+An untimed pass compares: pmkit rebuilds every peer's order from its salt and time, and body and headers have to be
+equal. Prints one JSON object per case and contender, then a table. Use the ratios, not the times: they are medians of
+per-round ratios.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+# The public key of a test chain and invented credentials; never fund this account.
+KEY = "0xac0974bec39a17e36ba4a6b4d238ff944bacb478cbed5efcae784d7bf4f2ff80"
+ADDRESS = "0xf39Fd6e51aad88F6F4ce6aB8827279cffFb92266"
+DEPOSIT_WALLET = "0xBc0fF067b7740Eff76C1ca93c875Ba6B890d6B50"
+CREDENTIALS = ("11111111-2222-3333-4444-555555555555", "c2VjcmV0LXNlY3JldC1zZWNyZXQtc2VjcmV0LTAwMDE_-w==", "passphrase")
+TOKEN = "15145801626287409071829658876802325044255807122523050327799178344958379739907"
+PRICE, SIZE, TICK = "0.57", "123.45", "0.01"
+
+CASES = {"type 0": (0, ADDRESS), "type 3": (3, DEPOSIT_WALLET)}
+PEERS = ("py-clob-client-v2", "polymarket-client")
+BACKENDS = {"coincurve": "eth_keys.backends.CoinCurveECCBackend", "as installed": "eth_keys.backends.NativeECCBackend"}
+GOALS = {"polymarket-client, coincurve": 8.0, "polymarket-client, as installed": 50.0}
+"""Least ratio peer / pmkit: of the official client of today. The older one is shown beside it, without a goal."""
+
+Order = Callable[[], tuple[bytes, dict[str, str]]]
+
+# -- the contenders; imports are inside, since the peers live in another environment ---------------------------------
+
+
+def pmkit_order(kind: int, funder: str) -> Order:
+    from decimal import Decimal
+
+    from pmkit.exchanges.market import FeeRule, PriceGrid
+    from pmkit.exchanges.polymarket.auth import Credentials, Signer
+    from pmkit.exchanges.polymarket.order_plan import plan_limit
+    from pmkit.exchanges.polymarket.orders import OrderSigner
+    from pmkit.exchanges.polymarket.types import PolymarketMarket
+    from pmkit.exchanges.types import MarketStatus, Side
+
+    market = PolymarketMarket(
+        venue="polymarket", market_id="0x" + "ab" * 32, asset="BTC", interval="15m", title="", outcomes=("UP", "DOWN"),
+        token_ids=(TOKEN, TOKEN[:-1] + "1"), open_ms=0, close_ms=900_000, grid=PriceGrid.uniform(Decimal(TICK)),
+        min_size=Decimal(5), size_step=Decimal("0.01"), fees=FeeRule(), status=MarketStatus.OPEN, protocol="v1",
+        slug="",
+    )  # fmt: skip
+    signer = Signer(KEY)
+    credentials = Credentials(signer.address, *CREDENTIALS)
+    account = OrderSigner(signer, credentials.api_key, funder=funder, signature_type=kind)
+    entropy = iter(range(1, 1 << 53))
+
+    def make() -> tuple[bytes, dict[str, str]]:
+        now_ms = time.time_ns() // 1_000_000
+        plan = plan_limit(market, "UP", Side.BUY, PRICE, SIZE, now_ms=now_ms)
+        signed = account.sign(plan, next(entropy), now_ms)
+        return signed.body, signed.headers(credentials, now_ms // 1000)
+
+    return make
+
+
+def signing_alone() -> Order:
+    """libsecp256k1 through coincurve, nothing else: what no signer written in Python can beat."""
+    from coincurve import PrivateKey
+
+    key, digest = PrivateKey.from_hex(KEY[2:]), bytes(range(32))
+
+    def make() -> tuple[bytes, dict[str, str]]:
+        return key.sign_recoverable(digest, hasher=None), {}
+
+    return make
+
+
+def py_clob_client_v2_order(kind: int, funder: str) -> Order:
+    from py_clob_client_v2.client import ClobClient
+    from py_clob_client_v2.clob_types import (
+        ApiCreds,
+        OrderArgsV2,
+        OrderType,
+        PartialCreateOrderOptions,
+        RequestArgs,
+    )
+    from py_clob_client_v2.headers.headers import create_level_2_headers
+    from py_clob_client_v2.order_utils.model.order_data_v2 import order_to_json_v2
+
+    client = ClobClient(
+        "http://127.0.0.1:9", chain_id=137, key=KEY, creds=ApiCreds(*CREDENTIALS), signature_type=kind, funder=funder
+    )
+
+    # Its cache of market facts, which it would fill by a request.
+    client._ClobClient__tick_sizes[TOKEN] = TICK
+
+    def make() -> tuple[bytes, dict[str, str]]:
+        args = OrderArgsV2(token_id=TOKEN, price=float(PRICE), size=float(SIZE), side="BUY")
+        options = PartialCreateOrderOptions(tick_size=TICK, neg_risk=False, version=2)
+        payload = order_to_json_v2(client.create_order(args, options), CREDENTIALS[0], OrderType.GTC, False, False)
+        text = json.dumps(payload, separators=(",", ":"), ensure_ascii=False)
+        request = RequestArgs(method="POST", request_path="/order", body=payload, serialized_body=text)
+        return text.encode(), create_level_2_headers(client.signer, client.creds, request)
+
+    return make
+
+
+def polymarket_client_order(kind: int, funder: str) -> Order:
+    """Its secure client's own steps, in their order; only the look-up of market facts is left out."""
+    from decimal import Decimal
+    from types import SimpleNamespace
+
+    from eth_account import Account
+    from polymarket._internal.actions.orders import limit, orders, post, typed_data
+    from polymarket._internal.hmac import build_hmac_signature
+    from polymarket._internal.wallet import signature_type_for
+    from polymarket.environments import PRODUCTION
+
+    account = Account.from_key(KEY)
+    wallet_types = ("EOA", "POLY_PROXY", "GNOSIS_SAFE", "DEPOSIT_WALLET")
+    wallet_type: Any = next(name for name in wallet_types if signature_type_for(name) == kind)
+    context: Any = SimpleNamespace(environment_config=PRODUCTION._config, wallet=funder, signer=account)
+    facts: Any = SimpleNamespace(tick_size=Decimal(TICK), neg_risk=False)
+
+    def make() -> tuple[bytes, dict[str, str]]:
+        params = limit.validate_limit_order_params(asset_id=TOKEN, price=PRICE, size=SIZE, side="BUY")
+        price = limit.validate_price_on_tick_grid(params.price, facts.tick_size, "price")
+        draft = limit._build_limit_order_draft(context, params, price=price, metadata=facts)
+        unsigned = orders.create_unsigned_order(draft, wallet=funder, wallet_type=wallet_type)
+        message = account.sign_typed_data(full_message=typed_data.build_order_typed_data(unsigned))
+        raw = message.signature.hex()
+        signature = typed_data.build_order_signature(unsigned, raw if raw.startswith("0x") else "0x" + raw)
+        path, payload = post.build_post_order_request(
+            orders.create_signed_order(unsigned, signature), owner_api_key=CREDENTIALS[0]
+        )
+        text = json.dumps(payload, separators=(",", ":"))
+        stamp = int(time.time())
+        digest = build_hmac_signature(secret=CREDENTIALS[1], timestamp=stamp, method="POST", path=path, body=text)
+        return text.encode(), {
+            "POLY_ADDRESS": account.address,
+            "POLY_API_KEY": CREDENTIALS[0],
+            "POLY_PASSPHRASE": CREDENTIALS[2],
+            "POLY_SIGNATURE": digest,
+            "POLY_TIMESTAMP": str(stamp),
+        }
+
+    return make
+
+
+MAKERS: dict[str, Callable[[int, str], Order]] = {
+    "py-clob-client-v2": py_clob_client_v2_order,
+    "polymarket-client": polymarket_client_order,
+}
+
+# -- peers in processes of their own --------------------------------------------------------------------------------
+
+
+def timed(make: Order, count: int) -> float:
+    """Microseconds per order."""
+    start = time.perf_counter_ns()
+    for _ in range(count):
+        make()
+    return (time.perf_counter_ns() - start) / count / 1000
+
+
+def worker(name: str, kind: int, funder: str) -> None:
+    """One peer: says what it is, then answers each line (a number of orders) with microseconds per order."""
+    try:
+        make = MAKERS[name](kind, funder)
+        body, headers = make()
+        about: dict[str, Any] = {"version": importlib.metadata.version(name)}
+    except Exception as error:  # whatever is missing or has moved: the parent says that it is skipped
+        print(json.dumps({"skipped": f"{type(error).__name__}: {error}"[:200]}), flush=True)
+        return
+    print(json.dumps(about | {"body": body.decode(), "headers": headers}), flush=True)
+    for line in sys.stdin:
+        print(json.dumps(timed(make, int(line))), flush=True)
+
+
+class Peer:
+    """One running worker."""
+
+    def __init__(self, python: str, name: str, backend: str, kind: int, funder: str) -> None:
+        self._process = subprocess.Popen(
+            [python, str(Path(__file__).resolve()), "--worker", name, str(kind), funder],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=os.environ | {"ECC_BACKEND_CLASS": backend},
+        )
+        self.about: dict[str, Any] = json.loads(self._line() or '{"skipped": "its process ended"}')
+
+    def run(self, count: int) -> float:
+        assert self._process.stdin is not None
+        print(count, file=self._process.stdin, flush=True)
+        return float(json.loads(self._line()))
+
+    def close(self) -> None:
+        assert self._process.stdin is not None
+        self._process.stdin.close()
+        self._process.wait(10)
+
+    def _line(self) -> str:
+        assert self._process.stdout is not None
+        return self._process.stdout.readline()
+
+
+def check(peer: Peer, kind: int, funder: str) -> None:
+    """pmkit makes the same order of the peer's salt and time. Raises SystemExit where anything differs."""
+    from pmkit.exchanges.polymarket.auth import Credentials, Signer
+    from pmkit.exchanges.polymarket.eip712 import exchange_for
+    from pmkit.exchanges.polymarket.order_plan import OrderPlan
+    from pmkit.exchanges.polymarket.orders import OrderSigner
+    from pmkit.exchanges.types import Side, TimeInForce
+
+    theirs = json.loads(peer.about["body"])
+    order = theirs["order"]
+    plan = OrderPlan(
+        token_id=TOKEN,
+        exchange=exchange_for(TOKEN, False),
+        side=Side.BUY,
+        maker_amount=70_366_500,
+        taker_amount=123_450_000,
+        time_in_force=TimeInForce.GTC,
+    )
+    account = OrderSigner(Signer(KEY), CREDENTIALS[0], funder=funder, signature_type=kind)
+    ours = json.loads(account.sign(plan, int(order["salt"]), int(order["timestamp"])).body)
+    theirs.pop("postOnly", None)  # one client says false instead of nothing
+    if ours != theirs:
+        raise SystemExit(f"the orders differ: {ours} and {theirs}: no comparison")
+    stamp = int(peer.about["headers"]["POLY_TIMESTAMP"])
+    made = Credentials(ADDRESS, *CREDENTIALS).headers(stamp, "POST", "/order", peer.about["body"].encode())
+    if made != peer.about["headers"]:
+        raise SystemExit(f"the headers differ: {made} and {peer.about['headers']}: no comparison")
+
+
+def measure(case: str, kind: int, funder: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
+    """One row per contender."""
+    own, floor = pmkit_order(kind, funder), signing_alone()
+    peers: dict[str, Peer] = {}
+    try:
+        for name in PEERS:
+            for word, backend in BACKENDS.items():
+                peer = Peer(options.peer_python, name, backend, kind, funder)
+                peers[f"{name}, {word}"] = peer
+                if "skipped" not in peer.about:
+                    check(peer, kind, funder)
+        alive = {name: peer for name, peer in peers.items() if "skipped" not in peer.about}
+        times: dict[str, list[float]] = {name: [] for name in ("pmkit", "signature alone", *alive)}
+        timed(own, options.orders)
+        for _ in range(options.rounds):
+            times["pmkit"].append(timed(own, options.orders))
+            times["signature alone"].append(timed(floor, options.orders))
+            for name, peer in alive.items():
+                slow = 20 if "as installed" in name else 4
+                times[name].append(peer.run(max(options.orders // slow, 5)))
+    finally:
+        for peer in peers.values():
+            peer.close()
+    for name, values in times.items():
+        ratios = [value / mine for value, mine in zip(values, times["pmkit"], strict=True)]
+        yield {
+            "bench": "polymarket_orders", "case": case, "contender": name, "unit": "us/order", "rounds": len(values),
+            "median": round(statistics.median(values), 1), "min": round(min(values), 1), "max": round(max(values), 1),
+            "ratio_to_pmkit": round(statistics.median(ratios), 2),
+            "ratio_lo": round(min(ratios), 2), "ratio_hi": round(max(ratios), 2),
+            "version": peers[name].about.get("version") if name in peers else None,
+        }  # fmt: skip
+    for name, peer in peers.items():
+        if "skipped" in peer.about:
+            yield {"bench": "polymarket_orders", "case": case, "contender": name, "skipped": peer.about["skipped"]}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.polymarket_orders", description="One signed order.")
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--orders", type=int, default=200, help="per round; slower contenders make fewer")
+    parser.add_argument("--peer-python", default=os.environ.get("PMKIT_PEER_PYTHON", sys.executable))
+    parser.add_argument("--json", type=Path, help="also write the JSON objects to this file, one per line")
+    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        name, kind, funder = options.worker
+        worker(name, int(kind), funder)
+        return
+    rows = [row for case, (kind, funder) in CASES.items() for row in measure(case, kind, funder, options)]
+    machine = f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    lines = [json.dumps(found | {"machine": machine}) for found in rows]
+    print("\n".join(lines))
+    if options.json:
+        options.json.write_text("".join(f"{line}\n" for line in lines))
+    print(f"\n{'case':<8} {'contender':<32} {'us/order':>9} {'x pmkit':>8} {'lo - hi':>17}  goal")
+    for found in rows:
+        if "skipped" in found:
+            print(f"{found['case']:<8} {found['contender']:<32} skipped: {found['skipped']}")
+            continue
+        ratio, goal = found["ratio_to_pmkit"], GOALS.get(found["contender"])
+        verdict = "" if goal is None else f">= {goal:g} {'met' if ratio >= goal else 'MISSED'}"
+        spread = f"{found['ratio_lo']:.2f} - {found['ratio_hi']:.2f}"
+        print(
+            f"{found['case']:<8} {found['contender']:<32} {found['median']:>9.1f} {ratio:>8.2f} {spread:>17}  {verdict}"
+        )
+
+
+if __name__ == "__main__":
+    main()

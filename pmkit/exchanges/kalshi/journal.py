@@ -1,0 +1,240 @@
+"""What this process knows of the account's orders and fills: identities before anything is sent, states that only go
+forward, each fill once.
+
+No I/O: whoever reads the socket or REST tells it, and gets back what is new.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import OrderedDict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any, Final
+
+import msgspec
+
+from pmkit.errors import OrderRejected, PmkitError
+from pmkit.exchanges.kalshi.orders import CreateOrder
+from pmkit.exchanges.kalshi.user_messages import FillRow, OrderRow, UserFill, UserOrder
+from pmkit.exchanges.kalshi.user_types import fill, order_status
+from pmkit.exchanges.types import Fill, Intent, OrderId, OrderStatus
+
+KEEP: Final = 50_000
+"""Orders and fills remembered; the oldest that are over go first. A busy bot makes some thousands a day."""
+_LOG = logging.getLogger("pmkit.kalshi")
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """One order of this process. `body`: what was sent; `sending`: the task that sends it; `result`: how it ended as
+    far as is known; `seen`: the user socket has spoken of it. `sent_at`: monotonic wall seconds.
+    """
+
+    intent: Intent
+    body: CreateOrder
+    sent_at: float
+    sending: asyncio.Task[Any] | None = None
+    result: OrderId | PmkitError | None = None
+    order_id: str | None = None
+    unresolved: bool = False
+    seen: bool = False
+
+
+class Journal:
+    """Orders and fills of one account, as far as this object has seen them.
+
+    `late` counts events that would have taken an order back (dropped), `foreign` orders of others.
+    """
+
+    def __init__(self) -> None:
+        self.records: OrderedDict[str, Record] = OrderedDict()
+        self.by_order: dict[str, Record] = {}
+        self.statuses: OrderedDict[str, OrderStatus] = OrderedDict()
+        self.places: OrderedDict[str, tuple[str, int | None]] = OrderedDict()
+        """order id -> market ticker and shard"""
+        self.fills: OrderedDict[tuple[str, str, str], Fill] = OrderedDict()
+        self.late = 0
+        self.foreign: set[str] = set()
+
+    # Own orders.
+
+    def begin(self, record: Record) -> None:
+        """Before a byte of it is sent. Raises OrderRejected for a client id that is in use here."""
+        client_id = record.intent.client_order_id
+        if client_id in self.records:
+            raise OrderRejected("duplicate", f"the client order id {client_id} was used before: nothing was sent")
+        self.records[client_id] = record
+        if len(self.records) > KEEP:
+            over = next((key for key, one in self.records.items() if one.result and not one.unresolved), None)
+            if over is not None:
+                gone = self.records.pop(over)
+                self.by_order.pop(gone.order_id or "", None)
+
+    def forget(self, record: Record) -> None:
+        """Nothing of it was sent: its client id is free again."""
+        self.records.pop(record.intent.client_order_id, None)
+
+    def identify(self, record: Record, order_id: str) -> None:
+        """The venue's id of an own order is known."""
+        record.order_id = order_id
+        self.by_order[order_id] = record
+        self.place(order_id, record.body.ticker, record.body.exchange_index)
+
+    def accept(self, record: Record, order_id: OrderId, now_ms: int) -> OrderStatus | None:
+        """The venue's answer: the order's new state, None where the socket has said as much already."""
+        self.identify(record, str(order_id))
+        record.result = order_id
+        order = record.intent.order
+        return self._merge(
+            OrderStatus(
+                order_id=str(order_id),
+                client_order_id=record.intent.client_order_id,
+                market_id=order.market_id,
+                outcome=order.outcome,
+                side=order.side,
+                price=order.price,
+                size=order.size,
+                filled_amount=order_id.filled_amount,
+                status=order_id.status,
+                average_price=order_id.average_price,
+                fee=order_id.fee,
+                time_in_force=order.time_in_force,
+                created_ms=now_ms,
+                updated_ms=now_ms,
+                expires_at=order.expires_at,
+            )
+        )
+
+    @property
+    def unresolved(self) -> tuple[Intent, ...]:
+        """Oldest first."""
+        return tuple(record.intent for record in self.records.values() if record.unresolved)
+
+    def record_of(self, order_id: str, client_id: str | None) -> Record | None:
+        """The own order behind an event. A client id that is in use here and an unknown order id: now it is known."""
+        record = self.by_order.get(order_id)
+        if record is None and client_id and (record := self.records.get(client_id)) is not None:
+            if record.order_id is None:
+                self.identify(record, order_id)
+                if isinstance(record.result, PmkitError):
+                    _LOG.error("kalshi: order %s stands after all, though it was said to be %s", order_id, record.result)
+                    record.result, record.unresolved = None, True
+            elif record.order_id != order_id:
+                return None
+        return record
+
+    def place(self, order_id: str, ticker: str, shard: int | None) -> None:
+        """Where an order is, for its cancel."""
+        self.places[order_id] = (ticker, shard)
+        if len(self.places) > KEEP:
+            self.places.popitem(last=False)
+
+    # Events.
+
+    def on_order(self, row: OrderRow | UserOrder, received_ns: int = 0) -> OrderStatus | None:
+        """A REST row or a socket message: the new state, None where it says nothing new. Raises RowError."""
+        record = self.record_of(row.order_id, row.client_order_id)
+        self.place(row.order_id, row.ticker, row.exchange_index)
+        status = order_status(row, self._outcome(record, row.order_id), received_ns)
+        if record is not None:
+            if isinstance(row, UserOrder):
+                record.seen = True
+            known = record.intent.order.time_in_force
+            status = msgspec.structs.replace(status, time_in_force=known)
+        return self._merge(status)
+
+    def _outcome(self, record: Record | None, order_id: str) -> str | None:
+        if record is not None:
+            return record.intent.order.outcome
+        known = self.statuses.get(order_id)
+        return None if known is None else known.outcome
+
+    def _merge(self, new: OrderStatus) -> OrderStatus | None:
+        old = self.statuses.get(new.order_id)
+        if old is not None:
+            merged = _forward(old, new)
+            if merged is None:
+                self.late += 1
+                _LOG.debug("kalshi: a late event of order %s was dropped: %s", new.order_id, new.status)
+                return None
+            new = merged
+        self.statuses[new.order_id] = new
+        if len(self.statuses) > KEEP:
+            over = next((key for key, one in self.statuses.items() if one.status.terminal), None)
+            if over is not None:
+                del self.statuses[over]
+        return new if old is None or _shown(old) != _shown(new) else None
+
+    def on_fill(self, row: FillRow | UserFill, received_ns: int = 0) -> Fill | None:
+        """A fill of either path, the first time it is seen; else None. Raises RowError."""
+        client_id = row.client_order_id if isinstance(row, UserFill) else None
+        record = self.record_of(row.order_id, client_id)
+        known_id = record.intent.client_order_id if record is not None else None
+        one = fill(
+            row, self._outcome(record, row.order_id), known_id, own=record is not None, received_ns=received_ns
+        )
+        key = fill_key(one)
+        if key in self.fills:
+            return None
+        if record is None:
+            self.foreign.add(row.order_id)
+        self.place(row.order_id, one.market_id, row.exchange_index)
+        self.fills[key] = one
+        if len(self.fills) > KEEP:
+            self.fills.popitem(last=False)
+        return one
+
+    def nameless(self, rows: Iterable[FillRow]) -> list[str]:
+        """Order ids of fills whose order is neither known as own nor as someone else's. A REST fill has no client id,
+        so that it may belong to an order whose answer is still missing."""
+        found = {
+            row.order_id: None
+            for row in rows
+            if row.order_id not in self.by_order and row.order_id not in self.foreign
+        }
+        return list(found)
+
+    def open_ids(self) -> list[str]:
+        """Orders that are live as far as is known here."""
+        return [status.order_id for status in self.statuses.values() if not status.status.terminal]
+
+    def filled(self, order_id: str) -> Decimal:
+        """Contracts filled by the fills seen here."""
+        return sum((one.size for one in self.fills.values() if one.order_id == order_id), Decimal(0))
+
+
+def fill_key(one: Fill) -> tuple[str, str, str]:
+    """What makes a fill one event."""
+    return (one.fill_id, one.order_id, str(one.state))
+
+
+def order_key(one: OrderStatus) -> tuple[object, ...]:
+    """What makes a state of an order one event."""
+    return (one.order_id, *_shown(one))
+
+
+def _shown(one: OrderStatus) -> tuple[object, ...]:
+    return (str(one.status), one.filled_amount, one.size, one.price, one.expires_at)
+
+
+def _forward(old: OrderStatus, new: OrderStatus) -> OrderStatus | None:
+    """The state after both, None where `new` is older: a terminal order stays so, filled contracts never shrink."""
+    if old.status.terminal:
+        if new.filled_amount <= old.filled_amount or not new.status.terminal:
+            return None
+        return msgspec.structs.replace(
+            old, filled_amount=new.filled_amount, average_price=new.average_price, fee=new.fee
+        )
+    if not new.status.terminal and (
+        new.filled_amount < old.filled_amount
+        or (new.filled_amount == old.filled_amount and new.updated_ms < old.updated_ms)
+    ):
+        return None
+    if new.filled_amount < old.filled_amount:
+        return msgspec.structs.replace(
+            new, filled_amount=old.filled_amount, average_price=old.average_price, fee=old.fee
+        )
+    return new
