@@ -9,10 +9,10 @@ ARGS ?=
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test lint bench lock clean
+.PHONY: help setup demo test conformance lint bench lock lock-conformance clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z]*\):[^#]*## /make \1\t/p' Makefile
+	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile
 
 setup: ## make .venv from requirements.lock (hashes checked, wheels only) and install pmkit into it
 	@sh .ci/setup "$(VENV)" "$(PYTHON)"
@@ -21,7 +21,11 @@ demo: setup ## bots on local venues, dry-run, two rollovers on each venue: no ke
 	$(BIN)/python -m examples.demo $(ARGS)
 
 test: setup ## all tests on two cores, offline; one of them: make test ARGS='-n 0 -k import'
-	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not conformance" $(ARGS)
+
+conformance: setup ## official and peer clients read the local venues; they get an environment of their own
+	venv=$$(sh .ci/setup-conformance) && PMKIT_CONFORMANCE_VENV=$$venv \
+		$(BIN)/python -m pytest -n 2 --dist load -m conformance tests/conformance $(ARGS)
 
 lint: setup ## ruff, the clock lint, the layer test, mypy --strict
 	$(BIN)/ruff check .
@@ -44,6 +48,14 @@ lock: setup ## write requirements.lock anew
 		--exclude-newer "$$($(BIN)/python -c 'import datetime as d; print(d.date.today() - d.timedelta(days=7))')" \
 		--custom-compile-command "make lock" --output-file requirements.lock $(ARGS)
 
+lock-conformance: setup ## write the lock of the clients' environment anew, as above
+	$(BIN)/python -m venv $(VENV)/lock
+	$(VENV)/lock/bin/python -m pip install --quiet --only-binary :all: uv==0.13.8
+	$(VENV)/lock/bin/uv pip compile conformance/requirements.in --quiet \
+		--universal --python-version 3.11 --generate-hashes --no-emit-index-url --no-config \
+		--exclude-newer "$$($(BIN)/python -c 'import datetime as d; print(d.date.today() - d.timedelta(days=7))')" \
+		--custom-compile-command "make lock-conformance" --output-file conformance/requirements.lock $(ARGS)
+
 clean: ## remove .venv and the caches; logs and trades stay
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
-	find pmkit tests examples benchmarks -name __pycache__ -type d -prune -exec rm -rf {} +
+	find pmkit tests examples benchmarks conformance -name __pycache__ -type d -prune -exec rm -rf {} +

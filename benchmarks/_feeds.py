@@ -2,8 +2,8 @@
 
 Every feed takes the text frames of a `Traffic` in `apply` and calls `Probe.quote(key, bid, ask)` (pmkit: `Probe.book`)
 for every book that a frame changed, with the best prices in its own kind of number. Each keeps one book per Polymarket
-token and one market on Kalshi, whose NO book follows from it; pmkit alone keeps both books of a Kalshi market, checks
-sequence, touch, stamps and crosses, and says whether a book is valid.
+token and one market on Kalshi, whose NO book follows from it; pmkit alone checks sequence, touch, stamps and crosses,
+and says of each outcome's book whether it is valid.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class _Feed:
 
 
 class Naive(_Feed):
-    """What one writes first. On Kalshi it keeps two dicts of bids and derives the asks: less work than two books."""
+    """What one writes first. On Kalshi it keeps two dicts of bids and derives the asks."""
 
     def __init__(self, traffic: Traffic, probe: Probe) -> None:
         super().__init__(traffic, probe)

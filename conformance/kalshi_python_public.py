@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,7 +16,8 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
     configuration = kalshi.Configuration(host=settings["endpoints"]["kalshi"]["rest"])
     client = kalshi.ApiClient(configuration)
     # What set_kalshi_auth() does: in 3.2.0 it fails with a NameError, for a name that its module does not import.
-    client.kalshi_auth = kalshi.KalshiAuth(settings["key_id"], Path(settings["key_path"]).read_text())
+    pem = await asyncio.to_thread(Path(settings["key_path"]).read_text)
+    client.kalshi_auth = kalshi.KalshiAuth(settings["key_id"], pem)
     market_api = kalshi.MarketApi(client)
 
     async def exchange() -> object:
@@ -43,10 +45,7 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
         )
 
     try:
-        yield {
-            call.__name__: call
-            for call in (exchange, schedule, series, market, orderbook, trades, create_order)
-        }
+        yield {call.__name__: call for call in (exchange, schedule, series, market, orderbook, trades, create_order)}
     finally:
         await client.close()
 

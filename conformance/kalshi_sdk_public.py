@@ -15,9 +15,8 @@ from kalshi import AsyncKalshiClient, KalshiConfig
 async def connect(settings: Settings) -> AsyncIterator[Calls]:
     venue = settings["endpoints"]["kalshi"]
     config = KalshiConfig(base_url=venue["rest"], ws_base_url=venue["ws"], max_retries=0, ws_max_retries=1)
-    books: dict[str, Any] = {}
+    books: list[Any] = []
     heard: dict[str, list[Any]] = {"ticker": [], "trade": []}
-    updates: dict[str, int] = {}
     reading: list[asyncio.Task[None]] = []
 
     async with (
@@ -49,31 +48,32 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
         async def event(ticker: str) -> object:
             return await client.events.get(ticker, with_nested_markets=True)
 
-        async def watch(tickers: list[str]) -> None:
+        async def watch(ticker: str) -> None:
             session = await stack.enter_async_context(client.ws.connect())
 
-            async def follow(ticker: str, stream: Any) -> None:
+            async def follow(stream: Any) -> None:
                 async for found in stream:
-                    books[ticker] = found
-                    updates[ticker] = updates.get(ticker, 0) + 1
+                    books.append(found)
 
             async def keep(name: str, stream: Any) -> None:
                 async for message in stream:
                     heard[name].append(message.model_dump(mode="json"))
 
-            for ticker in tickers:
-                reading.append(asyncio.create_task(follow(ticker, await session.orderbook(ticker))))
-            reading.append(asyncio.create_task(keep("ticker", await session.subscribe_ticker(tickers=tickers))))
-            reading.append(asyncio.create_task(keep("trade", await session.subscribe_trade(tickers=tickers))))
+            # The book comes last: while this client subscribes it throws away every frame but the answer, so that the
+            # snapshot of a book would be lost to the subscription after it.
+            reading.append(asyncio.create_task(keep("ticker", await session.subscribe_ticker(tickers=[ticker]))))
+            reading.append(asyncio.create_task(keep("trade", await session.subscribe_trade(tickers=[ticker]))))
+            reading.append(asyncio.create_task(follow(await session.orderbook(ticker))))
 
-        async def book(ticker: str) -> object:
+        async def book() -> object:
+            """The live book as of the last frame; None before the first."""
             for task in reading:
                 if task.done():
                     task.result()
-            return books[ticker]
+            return books[-1] if books else None
 
         async def messages() -> object:
-            return heard | {"updates": updates}
+            return heard | {"updates": len(books)}
 
         calls = (market, markets, orderbook, orderbooks, trades, exchange, series, event, watch, book, messages)
         try:

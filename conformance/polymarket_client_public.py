@@ -90,11 +90,12 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
         reading.append(asyncio.create_task(read()))
 
     async def book(token: str) -> object:
-        """The live book: [price, size] of both sides."""
+        """The live book: [price, size] of both sides; None before the first frame."""
         for task in reading:
             if task.done():
                 task.result()
-        return {side: [[price, size] for price, size in levels.items()] for side, levels in books[token].items()}
+        held = books.get(token)
+        return held and {side: [[price, size] for price, size in levels.items()] for side, levels in held.items()}
 
     async def messages() -> object:
         return {"counts": counts, "best": best, "trades": trades}

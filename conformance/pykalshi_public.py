@@ -84,9 +84,11 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
         return feed.is_connected
 
     async def book(ticker: str) -> object:
-        """The live book: bids of both outcomes as [price, count]."""
+        """The live book: bids of both outcomes as [price, count]; None before the first frame."""
         with lock:
-            held = books[ticker]
+            held = books.get(ticker)
+            if held is None:
+                return None
             return {side: [[price, count] for price, count in getattr(held, side).items()] for side in ("yes", "no")}
 
     async def messages() -> object:

@@ -50,9 +50,7 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
         return frames
 
     try:
-        yield {
-            call.__name__: call for call in (history, klines, server_time, exchange_info, watch, heard)
-        }
+        yield {call.__name__: call for call in (history, klines, server_time, exchange_info, watch, heard)}
     finally:
         for task in reading:
             task.cancel()

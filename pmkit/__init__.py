@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from pmkit.exchanges.base import BaseExchange as BaseExchange
     from pmkit.exchanges.base import MarketData as MarketData
     from pmkit.exchanges.base import MarketFinder as MarketFinder
+    from pmkit.exchanges.kalshi.client import KalshiExchange as KalshiExchange
     from pmkit.exchanges.kalshi.market_data import KalshiMarketData as KalshiMarketData
     from pmkit.exchanges.kalshi.market_finder import KalshiMarketFinder as KalshiMarketFinder
     from pmkit.exchanges.kalshi.types import KalshiMarket as KalshiMarket
@@ -111,6 +112,7 @@ _MODULES = {
         "VenueUnavailable",
     ),
     "pmkit.exchanges.base": ("BaseExchange", "MarketData", "MarketFinder"),
+    "pmkit.exchanges.kalshi.client": ("KalshiExchange",),
     "pmkit.exchanges.kalshi.market_data": ("KalshiMarketData",),
     "pmkit.exchanges.kalshi.market_finder": ("KalshiMarketFinder",),
     "pmkit.exchanges.kalshi.types": ("KalshiMarket",),

@@ -101,7 +101,7 @@ class Subscription(Generic[T]):
                 self.publish = self._to_callback(callback)
 
     def _to_callback(self, callback: Callable[[T], Any]) -> Callable[[T], None]:
-        """`publish` for a plain callback: all that an event needs is bound once, since feeds call it for every frame."""
+        """`publish` for a plain callback. All that an event needs is bound once: feeds call it for every frame."""
         stats, perf_ns, isawaitable = self.stats, self._clock.perf_ns, inspect.isawaitable
 
         def publish(event: T) -> None:

@@ -18,8 +18,8 @@ from pmkit.errors import ConfigError
 HEADER: Final = b"timestamp,open,high,low,close,volume\n"
 LONGEST_ROW: Final = 512
 
-_TAIL_BYTES = 4 << 20
-"""What is looked at of a file's end when it is opened: more than one append."""
+_TAIL_BYTES = 8 << 20
+"""What is looked at of a file's end when it is opened: more than is ever not synced."""
 _ROW = re.compile(rb"([0-9]{13})(?:,[0-9]{1,24}(?:\.[0-9]{1,24})?){5}")
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOCTTY", 0)
 
@@ -82,6 +82,7 @@ class CandleFile:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.cut = 0
+        self._unsynced = 0
         self.first_ms: int | None = None
         self.last_ms: int | None = None
         with disk_errors(path):
@@ -163,9 +164,12 @@ class CandleFile:
             )
         return start + stop + 1, opened
 
-    def append(self, data: bytes, first_ms: int, last_ms: int) -> None:
-        """Add whole rows, all or nothing, and `sync`. Raises ValueError where they do not follow the last row,
-        ConfigError where the disk refuses them (full, gone).
+    def append(self, data: bytes, first_ms: int, last_ms: int, *, every: int = 0) -> None:
+        """Add whole rows, all or nothing. Raises ValueError where they do not follow the last row, ConfigError where
+        the disk refuses them (full, gone).
+
+        They are on the disk when this returns; with `every`, once that many bytes have come together, or at `close`: a
+        kill loses nothing then either, a power cut the last of them.
         """
         if self.last_ms is not None and first_ms <= self.last_ms:
             raise ValueError(f"{self.path.name} ends at {self.last_ms}: a row of {first_ms} does not follow")
@@ -174,7 +178,15 @@ class CandleFile:
             if self.first_ms is None:
                 self.first_ms = first_ms
             self.last_ms = last_ms
+            self._unsynced += len(data)
+            if self._unsynced >= every:
+                self.sync()
+
+    def sync(self) -> None:
+        """Make what was appended durable. Raises ConfigError."""
+        with disk_errors(self.path):
             os.fsync(self._fd)
+        self._unsynced = 0
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -193,9 +205,15 @@ class CandleFile:
         self.size = size
 
     def close(self) -> None:
-        """Unlock and close. Idempotent."""
+        """Make durable, unlock and close. Idempotent. Raises ConfigError where the first of these failed."""
         fd, self._fd = self._fd, -1
-        if fd >= 0:
+        if fd < 0:
+            return
+        try:
+            if self._unsynced:
+                with disk_errors(self.path):
+                    os.fsync(fd)
+        finally:
             with suppress(OSError):  # released even when it reports an earlier write's error
                 os.close(fd)
 

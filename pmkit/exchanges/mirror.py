@@ -1,7 +1,7 @@
 """A book read from the other side (wire: no I/O, no clock).
 
-Where a venue keeps one book per market, a bid for one outcome at q is an ask for the other at 1 - q. The levels are kept
-once, in an `OrderBook` of the first outcome; `MirroredBook` is the book of the second one.
+Where a venue keeps one book per market, a bid for one outcome at q is an ask for the other at 1 - q. The levels are
+kept once, in an `OrderBook` of the first outcome; `MirroredBook` is the book of the second one.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """`python -m pmkit.sim ['{"seed": 7, "factor": 45, "assets": ["BTC"], "first_boundary_wall_seconds": 20}']`
 
-Starts all local venues, prints one JSON line with their endpoints and a Kalshi key, and serves until its standard input
-closes or a SIGTERM or SIGINT comes. Exit codes: 0, or 2 for a wrong setting (said on standard error).
+Starts all local venues, prints one JSON line with their endpoints, a Kalshi key and funded Polymarket accounts, and
+serves until its standard input closes or a SIGTERM or SIGINT comes. Exit codes: 0, or 2 for a wrong setting (said on
+standard error).
 """
 
 from __future__ import annotations
@@ -66,7 +67,14 @@ def make_venues(settings: SimSettings) -> LocalVenues:
 def first_line(venues: LocalVenues) -> str:
     """The JSON line that tells a parent process everything."""
     key = {"id": venues.kalshi_key.id, "pem": venues.kalshi_key.pem}
-    return msgspec.json.encode({"endpoints": venues.endpoints, "kalshi_key": key}).decode()
+    accounts = {str(kind): account.json() for kind, account in venues.polymarket_accounts.items()}
+    line = {
+        "endpoints": venues.endpoints,
+        "kalshi_key": key,
+        "polymarket_account": venues.polymarket_account.json(),
+        "polymarket_accounts": accounts,
+    }
+    return msgspec.json.encode(line).decode()
 
 
 def _watch_input(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pmkit.sim.binance.venue import BinanceVenue
     from pmkit.sim.kalshi.auth import VenueKey
     from pmkit.sim.kalshi.venue import KalshiVenue
+    from pmkit.sim.polymarket.accounts import TestAccount
     from pmkit.sim.polymarket.venue import PolymarketVenue
 
 PORTS = ("binance", "kalshi", "polymarket_clob", "polymarket_gamma", "polymarket_data")
@@ -129,6 +130,16 @@ class LocalVenues:
     def kalshi_key(self) -> VenueKey:
         """A throwaway key that the local Kalshi accepts: `id` and `pem`."""
         return self.kalshi.key
+
+    @property
+    def polymarket_account(self) -> TestAccount:
+        """A funded account of the local Polymarket, a plain key (signature type 0)."""
+        return self.polymarket.test_accounts[0]
+
+    @property
+    def polymarket_accounts(self) -> dict[int, TestAccount]:
+        """One funded account per signature type: 0 plain key, 1 proxy, 2 Safe, 3 deposit wallet."""
+        return self.polymarket.test_accounts
 
     @property
     def failures(self) -> list[str]:

@@ -110,7 +110,7 @@ async def test_pl_06_spawned_tasks_are_held_until_they_are_done():
     done = []
 
     async def work():
-        for _ in range(20):
+        for _ in range(3):
             await asyncio.sleep(0)
             gc.collect()
         done.append(1)

@@ -15,6 +15,7 @@ from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SCRIPTS = ROOT / "conformance"
+BLOCKED = "may reach loopback only"  # what a client process says that turned to another host
 SECONDS = 60.0  # of the wall, for one answer: an import of ccxt alone takes two
 
 
@@ -44,10 +45,11 @@ class Client:
     def __init__(self, python: Path, script: str, settings: Mapping[str, Any]) -> None:
         self.version = ""
         self.python = ""
+        self._last_words = ""
         self._command = [str(python), "-E", "-s", str(SCRIPTS / f"{script}.py")]
         self._settings = settings
         self._process: asyncio.subprocess.Process | None = None
-        self._errors: IO[bytes] = tempfile.TemporaryFile()
+        self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed when the process has ended
 
     async def __aenter__(self) -> Self:
         # Nothing of this machine's settings: no proxy, no key of a real account.
@@ -72,6 +74,8 @@ class Client:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         await self._end()
+        if error is None:
+            assert BLOCKED not in self._last_words, self._last_words
 
     async def ask(self, call: str, **args: Any) -> Any:
         """What the client answers to one call. Raises ClientError where it raised."""
@@ -81,7 +85,7 @@ class Client:
     def said(self) -> str:
         """The end of what it wrote to standard error."""
         self._errors.seek(0)
-        return self._errors.read()[-4000:].decode(errors="replace")
+        return self._errors.read()[-8000:].decode(errors="replace")
 
     async def _exchange(self, line: Mapping[str, Any]) -> Any:
         process = self._process
@@ -111,4 +115,5 @@ class Client:
         except TimeoutError:
             process.kill()
             await process.wait()
+        self._last_words = self.said
         self._errors.close()

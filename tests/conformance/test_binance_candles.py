@@ -78,6 +78,16 @@ def ranges(interval: str, now_ms: int) -> dict[str, tuple[int, int]]:
     }
 
 
+def thin_out(venue: BinanceVenue, interval: str, start: int, end: int) -> None:
+    """Leave the first ten seconds of every candle from start to end, of which it is made then.
+
+    Pages of whole ones are a month of seconds: on a busy machine the venue then answers 408, as it should.
+    """
+    step = interval_ms(interval)
+    for opened in range(start // step * step, end + 1, step):
+        venue.faults.outage(opened + 10 * S, opened + step, "BTCUSDT")
+
+
 async def test_the_clients_are_the_ones_that_are_meant(client: OpenClient) -> None:
     async with local() as there, client("python_binance_candles", there.settings) as one:
         assert one.version == "1.0.37"
@@ -92,11 +102,13 @@ async def test_ranges_over_rest(client: OpenClient, interval: str) -> None:
         client("python_binance_candles", there.settings) as one,
         client("ccxt_candles", there.settings) as other,
     ):
+        step = interval_ms(interval)
         for name, (start, end) in ranges(interval, there.clock.now_ms()).items():
+            if end - start > 900 * step > 900 * 60 * S:
+                thin_out(there.venue, interval, start, end)
             mine = await there.rows("BTCUSDT", interval, start, end)
-            step = interval_ms(interval)
             # Not only do they agree: what they agree on is the grid between the edges.
-            assert [row.open_ms for row in mine] == [ms for ms in range(-(-start // step) * step, end + 1, step)], name
+            assert [row.open_ms for row in mine] == list(range(-(-start // step) * step, end + 1, step)), name
             # An end that python-binance would leave out itself: it stops where the next page would start exactly at
             # the end, and asks nobody where the end is the start. One millisecond later no further candle opens.
             later = end if end % step else end + 1
@@ -247,7 +259,7 @@ async def test_what_the_symbols_say(client: OpenClient) -> None:
 
 async def _heard(one: Client, enough: Callable[[Any], bool]) -> Any:
     async with asyncio.timeout(20):
-        while not enough(found := await one.ask("heard")):
+        while not enough(found := await one.ask("heard")):  # noqa: ASYNC110 - asked in another process
             await asyncio.sleep(0.2)
     return found
 
@@ -272,7 +284,7 @@ async def test_live_candles(client: OpenClient) -> None:
         for symbol, name in SYMBOLS.items():
             newest = max(raw[symbol][-1][0], int(updates[name][-1][0]))
             async with asyncio.timeout(5):
-                while (feed.candles(symbol).last_ms or 0) < newest:
+                while (feed.candles(symbol).last_ms or 0) < newest:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             kept = {candle.timestamp: candle for candle in feed.candles(symbol)}
             opens = [row[0] for row in raw[symbol]]

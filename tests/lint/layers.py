@@ -57,10 +57,16 @@ _CLIENTS = """
     exchanges.polymarket.market_finder exchanges.polymarket.client exchanges.polymarket.user_ws
     exchanges.polymarket.redeem exchanges.polymarket.catalogue exchanges.polymarket.settlement
     exchanges.polymarket.subscriptions exchanges.polymarket.market_watch
+    exchanges.polymarket.limits exchanges.polymarket.signed_http exchanges.polymarket.credentials
+    exchanges.polymarket.journal exchanges.polymarket.order_queries exchanges.polymarket.order_lookup
+    exchanges.polymarket.order_entry exchanges.polymarket.cancels exchanges.polymarket.account_stream
+    exchanges.polymarket.account exchanges.polymarket.heartbeat exchanges.polymarket.history
     exchanges.kalshi.market_data exchanges.kalshi.orderbook_ws exchanges.kalshi.reference_ws
     exchanges.kalshi.market_finder exchanges.kalshi.client exchanges.kalshi.user_ws
     exchanges.kalshi.catalogue exchanges.kalshi.market_watch exchanges.kalshi.rest_poll exchanges.kalshi.source
-    exchanges.kalshi.subscriptions exchanges.kalshi.trades
+    exchanges.kalshi.subscriptions exchanges.kalshi.trades exchanges.kalshi.account exchanges.kalshi.budget
+    exchanges.kalshi.changes exchanges.kalshi.journal exchanges.kalshi.order_entry exchanges.kalshi.paging
+    exchanges.kalshi.portfolio exchanges.kalshi.resolve exchanges.kalshi.signed_http exchanges.kalshi.user_stream
 """
 _COMPOSITION = """
     exchanges.paper exchanges.paper.exchange exchanges.paper.matcher exchanges.paper.order exchanges.paper.queue

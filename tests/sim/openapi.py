@@ -74,18 +74,18 @@ class Spec:
         unknown = {name for name in schema if name not in _KNOWN and not name.startswith("x-")}
         if unknown:
             raise NotImplementedError(f"{where}: keywords {unknown}")
+        if value is None and schema.get("nullable"):
+            return []  # also beside $ref and allOf, whatever those say
         found: list[str] = []
         if "$ref" in schema:
             target: Any = self.document
             for part in schema["$ref"].removeprefix("#/").split("/"):
                 target = target[part]
-            if value is None and schema.get("nullable"):
-                return []
             found += self.problems(value, target, where)
         for part in schema.get("allOf", ()):
             found += self.problems(value, part, where)
         if value is None:
-            if not schema.get("nullable") and "type" in schema:
+            if "type" in schema:
                 found.append(f"{where}: null")
             return found
         kind = schema.get("type")

@@ -395,15 +395,15 @@ async def test_old_order_paths_are_gone(setup: Setup, recordings: Path, method: 
 @pytest.mark.parametrize(
     ("method", "path"),
     [
-        ("POST", "/portfolio/events/orders"),
-        ("DELETE", "/portfolio/events/orders/abc"),
-        ("GET", "/portfolio/orders"),
-        ("GET", "/portfolio/balance"),
+        ("GET", "/portfolio/deposits"),
+        ("POST", "/portfolio/subaccounts"),
+        ("POST", "/portfolio/target_balance_allocation"),
+        ("GET", "/portfolio/summary/total_resting_order_value"),
     ],
 )
-async def test_order_entry_says_that_it_is_not_built(setup: Setup, method: str, path: str) -> None:
+async def test_other_signed_paths_say_that_they_are_not_built(setup: Setup, method: str, path: str) -> None:
     status, body = await setup.ask(path, method=method, signed=True)
-    assert (status, body["error"]["code"]) == (503, "exchange_unavailable")
+    assert (status, body["error"]["code"]) == (501, "not_implemented")
     assert "not built" in body["error"]["details"]
     assert (await setup.ask(path, method=method))[0] == 401
 

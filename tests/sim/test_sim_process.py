@@ -62,7 +62,7 @@ async def ending(child: asyncio.subprocess.Process) -> tuple[int | None, bytes, 
 async def test_it_prints_one_line_and_serves_until_its_input_closes() -> None:
     async with process(json.dumps(SETTINGS)) as child:
         line = await first_line(child)
-        assert set(line) == {"endpoints", "kalshi_key"}
+        assert set(line) == {"endpoints", "kalshi_key", "polymarket_account", "polymarket_accounts"}
         endpoints = Endpoints.from_json(json.dumps(line["endpoints"]))
         assert endpoints.where is Where.LOCAL
         urls = [*endpoints.binance.rest, *endpoints.binance.ws, endpoints.kalshi.rest, endpoints.kalshi.ws]

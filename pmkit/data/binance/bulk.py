@@ -69,44 +69,69 @@ class BulkZip:
         self.facts = facts
         self._file = file
         self._length = length
-        self._next: asyncio.Task[list[Chunk] | None] | None = None
+        self._at = bulk.file_start
+        self._tasks: set[asyncio.Task[Any]] = set()
 
     async def chunks(self) -> AsyncGenerator[Chunk]:
-        """The wanted rows as CSV in runs without a gap, in order; the next block is converted meanwhile.
+        """The wanted rows as CSV in runs without a gap, in order. A block is unpacked while the one before it is
+        converted and the one before that is written.
 
         Raises BadRows; what came before it is good.
         """
-        blocks = self._blocks(self.bulk.start_ms, self.bulk.end_ms)
-        self._next = self._spawn(blocks)
-        while (found := await self._next) is not None:
-            self._next = self._spawn(blocks)
+        blocks = self._unpacked()
+        text = self._spawn(next, blocks, None)
+        converted: asyncio.Task[list[Chunk]] | None = None
+        while True:
+            await asyncio.wait([text])
+            found = await converted if converted is not None else []
+            block = None
+            if text.exception() is None and (block := text.result()) is not None:
+                converted = self._spawn(self._convert, block, self.bulk.start_ms, self.bulk.end_ms)
+            read, text = text, self._spawn(next, blocks, None) if block is not None else text
             for chunk in found:
                 yield chunk
+            if block is None:
+                read.result()  # raises what ended it
+                return
 
-    def _spawn(self, blocks: Iterator[list[Chunk]]) -> asyncio.Task[list[Chunk] | None]:
-        return asyncio.get_running_loop().create_task(in_thread(next, blocks, None), name="pmkit unzip")
+    def _spawn(self, function: Callable[..., T], *arguments: Any) -> asyncio.Task[T]:
+        work = asyncio.get_running_loop().create_task(in_thread(function, *arguments), name="pmkit unzip")
+        self._tasks.add(work)
+        work.add_done_callback(self._tasks.discard)
+        return work
 
-    def _blocks(self, start_ms: int, end_ms: int) -> Iterator[list[Chunk]]:
-        bulk, length, at = self.bulk, self._length, self.bulk.file_start
+    def _unpacked(self) -> Iterator[bytes]:
         try:
-            for block in _lines(self._file):
-                found = bulk_rows(block, at, bulk.file_end, length)
-                if found:
-                    at = found[-1].last_ms + 1
-                    clipped = (_clip(chunk, start_ms, end_ms, length) for chunk in found)
-                    yield [chunk for chunk in clipped if chunk is not None]
+            yield from _lines(self._file)
         except _UNREADABLE as error:
-            raise BadRows(f"the bulk file {bulk.name} cannot be unpacked: {error}") from error
+            raise BadRows(f"the bulk file {self.bulk.name} cannot be unpacked: {error}") from error
+
+    def _convert(self, block: bytes, start_ms: int, end_ms: int) -> list[Chunk]:
+        """One block after another: rows go up over all of them."""
+        found = bulk_rows(block, self._at, self.bulk.file_end, self._length)
+        if found:
+            self._at = found[-1].last_ms + 1
+        clipped = (_clip(chunk, start_ms, end_ms, self._length) for chunk in found)
+        return [chunk for chunk in clipped if chunk is not None]
 
     def count(self) -> int:
         """Rows in the whole file. Blocking. Raises BadRows."""
-        return sum(chunk.rows for found in self._blocks(self.bulk.file_start, self.bulk.file_end) for chunk in found)
+        self._at = self.bulk.file_start
+        try:
+            return sum(
+                chunk.rows
+                for block in self._unpacked()
+                for chunk in self._convert(block, self.bulk.file_start, self.bulk.file_end)
+            )
+        finally:
+            self._at = self.bulk.file_start
 
     async def close(self) -> None:
         """Forget the file. Idempotent."""
-        if self._next is not None:
-            self._next.cancel()
-            await asyncio.gather(self._next, return_exceptions=True)
+        tasks = list(self._tasks)
+        for work in tasks:
+            work.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
         self._file.close()
 
 

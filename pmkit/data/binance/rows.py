@@ -86,23 +86,27 @@ def bulk_rows(block: bytes, start_ms: int, end_ms: int, length: int) -> list[Chu
     if not lines:
         return []
     try:
-        opens, rows = _by_block(lines) or _by_row(lines)
+        opens, rows, data = _by_block(lines) or (*_by_row(lines), b"")
     except ValueError:
         raise BadRows(f"a row of a bulk file does not begin with a time: {_odd(lines)!r}") from None
     check_order(opens, start_ms, end_ms, length)
     if opens[-1] - opens[0] == (len(opens) - 1) * length:
-        return [_chunk(opens, rows)]
+        return [Chunk(opens[0], opens[-1], len(rows), data) if data else _chunk(opens, rows)]
     edges = [i for i in range(1, len(opens)) if opens[i] - opens[i - 1] != length]
     return [_chunk(opens[i:j], rows[i:j]) for i, j in zip([0, *edges], [*edges, len(opens)], strict=True)]
 
 
-def _by_block(lines: Sequence[bytes]) -> tuple[list[int], list[bytes]] | None:
-    """Times and kept fields where all rows have the unit of the first; None where they do not."""
-    cut = _MS_DIGITS if lines[0][_MS_DIGITS : _MS_DIGITS + 1] == b"," else _US_DIGITS
-    if b"".join([line[cut : cut + 1] for line in lines]) != b"," * len(lines):
-        return None
+def _by_block(lines: Sequence[bytes]) -> tuple[list[int], list[bytes], bytes] | None:
+    """Times, kept fields and, where it was looked at, their text; None where rows have not the unit of the first."""
     opens = [int(line[:_MS_DIGITS]) for line in lines]
-    return opens, [line[:_MS_DIGITS] + line[cut:].rsplit(b",", _LEFT_OUT)[0] for line in lines]
+    if lines[0][_MS_DIGITS : _MS_DIGITS + 1] == b",":
+        if b"".join([line[_MS_DIGITS : _MS_DIGITS + 1] for line in lines]) != b"," * len(lines):
+            return None
+        return opens, [line.rsplit(b",", _LEFT_OUT)[0] for line in lines], b""
+    rows = [line[:_MS_DIGITS] + line[_US_DIGITS:].rsplit(b",", _LEFT_OUT)[0] for line in lines]
+    # A row in ms has lost its first comma to the cut.
+    data = b"\n".join(rows) + b"\n"
+    return (opens, rows, data) if _has_shape(data, len(rows)) else None
 
 
 def _by_row(lines: Sequence[bytes]) -> tuple[list[int], list[bytes]]:
@@ -135,11 +139,15 @@ def _chunk(opens: Sequence[int], rows: Sequence[bytes]) -> Chunk:
 
 def _check_text(data: bytes, rows: int) -> None:
     """Every row is a time and five decimals. Without its digits such text is one pattern, over and over."""
-    if data.translate(None, _DIGITS) == _SHAPE * rows and b",." not in data:
+    if _has_shape(data, rows):
         return
     for line in data.split(b"\n")[:-1]:
         if not _ROW.fullmatch(line):
             raise BadRows(f"not a row of klines: {line[:100]!r}")
+
+
+def _has_shape(data: bytes, rows: int) -> bool:
+    return data.translate(None, _DIGITS) == _SHAPE * rows and b",." not in data
 
 
 def _odd(lines: Sequence[bytes]) -> bytes:

@@ -25,7 +25,6 @@ from pmkit.exchanges.kalshi.messages import (
     KNOWN_TYPES,
     ORDERBOOK,
     Control,
-    Delta,
     DeltaFrame,
     ErrorFrame,
     Event,
@@ -41,9 +40,7 @@ from pmkit.exchanges.kalshi.messages import (
     decode_frame,
 )
 from pmkit.exchanges.kalshi.sequence import Stream, Verdict
-from pmkit.exchanges.kalshi.types import SIZE_SCALE
-from pmkit.exchanges.numbers import MAX_UNITS, BookError, delta_units, price_ticks
-from pmkit.exchanges.orderbook import ASK, BID
+from pmkit.exchanges.numbers import BookError, price_ticks
 
 CONTROL: Final = -1
 UNKNOWN: Final = -2
@@ -52,6 +49,7 @@ UNPARSED: Final = -3
 _MAX_UNKNOWN_KINDS = 64
 # ValueError: bytes that are no UTF-8 come as UnicodeDecodeError, which is none of msgspec's own.
 _UNREADABLE = (msgspec.DecodeError, ValueError, RecursionError)
+_EVENTS = (TradeFrame, TickerFrame, LifecycleFrame, EventFeeFrame, IndexFrame)
 _BOOK_TYPES = ("orderbook_delta", "orderbook_snapshot")
 
 
@@ -175,23 +173,15 @@ class BookFeed:
             message = decode_frame(frame)
         except _UNREADABLE:
             return self._odd(frame)
-        if type(message) is DeltaFrame:
-            # The hottest path of the venue: nothing is called here that can be read from an attribute.
-            sid = message.sid
-            stream = self.streams.get(sid)
-            if stream is not None and message.seq == stream.last + 1 and stream.calm:
-                stream.last = message.seq
-            elif not self._counts(sid, message.seq, ORDERBOOK):
-                return 0
-            return self._change(sid, message.msg, received_ns)
-        if type(message) is SnapshotFrame:
-            return self._snapshot(message, received_ns)
-        channel = CHANNEL_OF.get(type(message))
-        if channel is not None:
-            return self._event(message, channel, received_ns)
-        return self._control(message)
-
-    def _change(self, sid: int, delta: Delta, received_ns: int) -> int:
+        if type(message) is not DeltaFrame:
+            return self._other(message, received_ns)
+        # The hottest path of the venue: nothing is called here that can be read from an attribute.
+        sid, delta = message.sid, message.msg
+        stream = self.streams.get(sid)
+        if stream is not None and message.seq == stream.last + 1 and stream.calm:
+            stream.last = message.seq
+        elif not self._counts(sid, message.seq, ORDERBOOK):
+            return 0
         pair = self.pairs.get(delta.market_ticker)
         if pair is None:
             self.foreign += 1
@@ -199,52 +189,32 @@ class BookFeed:
         if pair.sid != sid:
             self.dropped += 1
             return 0
-        yes, no = pair.yes, pair.no
-        value, venue_ms = delta.delta_fp, delta.ts_ms
         try:
-            tick = pair.prices[delta.price_dollars]
-            # `delta_units` in line, for what venues send.
-            change = round(value * SIZE_SCALE) if -1e9 < value < 1e9 else MAX_UNITS
-            if change / SIZE_SCALE != value:
-                change = delta_units(value, SIZE_SCALE)
-            if delta.side == "yes":
-                side, levels = BID, yes.bid_units
-            else:
-                side, tick, levels = ASK, pair.ticks - tick, yes.ask_units
-            before = levels.get(tick, 0)
-            size = before + change
-            if before and size > 0:
-                levels[tick] = size  # what `set` would do: a level that stays moves no touch
-            elif size >= 0 or not 0 < tick < pair.ticks:
-                bid, ask = yes.best_bid_tick, yes.best_ask_tick
-                yes.set(side, tick, size)
-                if yes.best_bid_tick != bid or yes.best_ask_tick != ask:
-                    no.follow()
-            else:
-                self.negative += 1
-                pair.expire("negative level")
-                self._ask(sid, (pair.ticker,), "negative level")
-                return 0
+            fits = pair.change(delta, received_ns)
         except BookError:
             return self._refuse(pair, sid, delta.price_dollars)
-        self.last_venue_ms = venue_ms
+        if not fits:
+            self.negative += 1
+            pair.expire("negative level")
+            self._ask(sid, (pair.ticker,), "negative level")
+            return 0
+        self.last_venue_ms = delta.ts_ms
         self.last_received_ns = received_ns
         self.applied += 1
-        if yes.valid and no.valid and (yes.best_bid_tick < yes.best_ask_tick or yes.best_ask_tick < 0):
-            # Not crossed, and no doubt stands: what `touch` would do, without the calls.
-            yes.venue_ms = no.venue_ms = venue_ms
-            yes.received_ns = no.received_ns = received_ns
-            yes.changes += 1
-            no.changes = yes.changes
-        else:
-            yes.touch(venue_ms, received_ns)
-            no.touch(venue_ms, received_ns)
-            if yes.crossed_since_ns or pair.crossed:
-                self._cross(pair)
+        yes, no = pair.yes, pair.no
+        if yes.crossed_since_ns or pair.crossed:
+            self._cross(pair)
         for listen in pair.listeners:
             listen(yes)
             listen(no)
         return 1
+
+    def _other(self, message: SnapshotFrame | Event | Control, received_ns: int) -> int:
+        if isinstance(message, SnapshotFrame):
+            return self._snapshot(message, received_ns)
+        if isinstance(message, _EVENTS):
+            return self._event(message, received_ns)
+        return self._control(message)
 
     def _refuse(self, pair: BookPair, sid: int, price: str) -> int:
         """A price off the grid means a finer one (every price of Kalshi is on the finest); the rest are faults."""
@@ -298,10 +268,10 @@ class BookFeed:
                 self.on_crossed(pair)
         pair.crossed = crossed
 
-    def _event(self, message: Event, channel: str, received_ns: int) -> int:
+    def _event(self, message: Event, received_ns: int) -> int:
         seq = message.seq
         if seq is not None:
-            stream = self._stream(message.sid, channel)
+            stream = self._stream(message.sid, CHANNEL_OF[type(message)])
             if stream is None:
                 self.foreign += 1
                 return 0

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from pmkit.exchanges.kalshi.messages import Delta
 from pmkit.exchanges.kalshi.types import NO, SIZE_SCALE, VENUE, YES
 from pmkit.exchanges.mirror import MirroredBook
-from pmkit.exchanges.numbers import BookError, price_ticks, size_units
-from pmkit.exchanges.orderbook import OrderBook
+from pmkit.exchanges.numbers import MAX_UNITS, BookError, delta_units, price_ticks, size_units
+from pmkit.exchanges.orderbook import ASK, BID, OrderBook
 
 FINEST_UNIT: Final = 1
 """0.0001 dollars: every price of Kalshi is a multiple of it."""
@@ -58,6 +59,46 @@ class BookPair:
         for listen in self.listeners:
             listen(self.yes)
             listen(self.no)
+
+    def change(self, delta: Delta, received_ns: int) -> bool:
+        """Apply and stamp one signed change of the bids of YES or of NO. Does not publish, except a change of validity.
+
+        False, with the books unchanged, where a level would go below zero. Raises BookError, with the YES book expired,
+        for what cannot be.
+        """
+        yes, no = self.yes, self.no
+        value = delta.delta_fp
+        tick = self.prices[delta.price_dollars]
+        # `delta_units` in line, for what venues send.
+        change = round(value * SIZE_SCALE) if -1e9 < value < 1e9 else MAX_UNITS
+        if change / SIZE_SCALE != value:
+            change = delta_units(value, SIZE_SCALE)
+        if delta.side == "yes":
+            side, levels = BID, yes.bid_units
+        else:
+            side, tick, levels = ASK, self.ticks - tick, yes.ask_units
+        before = levels.get(tick, 0)
+        size = before + change
+        if before and size > 0:
+            levels[tick] = size  # what `set` would do: a level that stays moves no touch
+        elif size >= 0 or not 0 < tick < self.ticks:
+            bid, ask = yes.best_bid_tick, yes.best_ask_tick
+            yes.set(side, tick, size)
+            if yes.best_bid_tick != bid or yes.best_ask_tick != ask:
+                no.follow()
+        else:
+            return False
+        venue_ms = delta.ts_ms
+        if yes.valid and no.valid and (yes.best_bid_tick < yes.best_ask_tick or yes.best_ask_tick < 0):
+            # Not crossed, and no doubt stands: what `touch` would do, without the calls.
+            yes.venue_ms = no.venue_ms = venue_ms
+            yes.received_ns = no.received_ns = received_ns
+            yes.changes += 1
+            no.changes += 1
+        else:
+            yes.touch(venue_ms, received_ns)
+            no.touch(venue_ms, received_ns)
+        return True
 
     def load(self, yes: Levels, no: Levels, venue_ms: int, received_ns: int) -> None:
         """Replace both books by these bids, (price, contracts) as the wire has them. Does not publish.

@@ -18,9 +18,10 @@ import msgspec
 
 from pmkit.errors import OrderRejected, PmkitError
 from pmkit.exchanges.kalshi.orders import CreateOrder
+from pmkit.exchanges.kalshi.types import RowError
 from pmkit.exchanges.kalshi.user_messages import FillRow, OrderRow, UserFill, UserOrder
 from pmkit.exchanges.kalshi.user_types import fill, order_status
-from pmkit.exchanges.types import Fill, Intent, OrderId, OrderStatus
+from pmkit.exchanges.types import Fill, Intent, OrderId, OrderState, OrderStatus
 
 KEEP: Final = 50_000
 """Orders and fills remembered; the oldest that are over go first. A busy bot makes some thousands a day."""
@@ -83,8 +84,11 @@ class Journal:
         self.by_order[order_id] = record
         self.place(order_id, record.body.ticker, record.body.exchange_index)
 
-    def accept(self, record: Record, order_id: OrderId, now_ms: int) -> OrderStatus | None:
-        """The venue's answer: the order's new state, None where the socket has said as much already."""
+    def accept(self, record: Record, order_id: OrderId) -> OrderStatus | None:
+        """The venue's answer: the order's new state, None where the socket has said as much already.
+
+        Its `updated_ms` is 0, since a stamp of this machine must not make the venue's look old.
+        """
         self.identify(record, str(order_id))
         record.result = order_id
         order = record.intent.order
@@ -102,8 +106,7 @@ class Journal:
                 average_price=order_id.average_price,
                 fee=order_id.fee,
                 time_in_force=order.time_in_force,
-                created_ms=now_ms,
-                updated_ms=now_ms,
+                created_ms=record.intent.created_ms,
                 expires_at=order.expires_at,
             )
         )
@@ -113,14 +116,20 @@ class Journal:
         """Oldest first."""
         return tuple(record.intent for record in self.records.values() if record.unresolved)
 
-    def record_of(self, order_id: str, client_id: str | None) -> Record | None:
-        """The own order behind an event. A client id that is in use here and an unknown order id: now it is known."""
+    def record_of(self, row: OrderRow | UserOrder | FillRow | UserFill) -> Record | None:
+        """The own order behind an event. With a client id that is in use here, market and side tell whether it is that
+        order; from then on its order id is known."""
+        order_id = row.order_id
         record = self.by_order.get(order_id)
+        client_id = None if isinstance(row, FillRow) else row.client_order_id
         if record is None and client_id and (record := self.records.get(client_id)) is not None:
+            ticker = row.market_ticker if isinstance(row, UserFill) else row.ticker
+            if (ticker, row.book_side) != (record.body.ticker, str(record.body.side)):
+                return None
             if record.order_id is None:
                 self.identify(record, order_id)
                 if isinstance(record.result, PmkitError):
-                    _LOG.error("kalshi: order %s stands after all, though it was said to be %s", order_id, record.result)
+                    _LOG.error("kalshi: order %s stands after all, though this was said: %s", order_id, record.result)
                     record.result, record.unresolved = None, True
             elif record.order_id != order_id:
                 return None
@@ -136,9 +145,9 @@ class Journal:
 
     def on_order(self, row: OrderRow | UserOrder, received_ns: int = 0) -> OrderStatus | None:
         """A REST row or a socket message: the new state, None where it says nothing new. Raises RowError."""
-        record = self.record_of(row.order_id, row.client_order_id)
+        record = self.record_of(row)
         self.place(row.order_id, row.ticker, row.exchange_index)
-        status = order_status(row, self._outcome(record, row.order_id), received_ns)
+        status = standing(row, self._outcome(record, row.order_id), received_ns)
         if record is not None:
             if isinstance(row, UserOrder):
                 record.seen = True
@@ -170,8 +179,7 @@ class Journal:
 
     def on_fill(self, row: FillRow | UserFill, received_ns: int = 0) -> Fill | None:
         """A fill of either path, the first time it is seen; else None. Raises RowError."""
-        client_id = row.client_order_id if isinstance(row, UserFill) else None
-        record = self.record_of(row.order_id, client_id)
+        record = self.record_of(row)
         known_id = record.intent.client_order_id if record is not None else None
         one = fill(
             row, self._outcome(record, row.order_id), known_id, own=record is not None, received_ns=received_ns
@@ -204,6 +212,29 @@ class Journal:
     def filled(self, order_id: str) -> Decimal:
         """Contracts filled by the fills seen here."""
         return sum((one.size for one in self.fills.values() if one.order_id == order_id), Decimal(0))
+
+
+def standing(row: OrderRow | UserOrder, outcome: str | None = None, received_ns: int = 0) -> OrderStatus:
+    """`order_status` with the size that is true now: a decreased order keeps its first count on the wire, so that what
+    rests (or, once it is filled, what it filled) tells. Raises RowError."""
+    status = order_status(row, outcome, received_ns)
+    size = status.size
+    if status.status is OrderState.LIVE:
+        size = min(size, status.filled_amount + count_of(row.remaining_count_fp))
+    elif status.status is OrderState.FILLED:
+        size = status.filled_amount
+    return status if size == status.size else msgspec.structs.replace(status, size=size)
+
+
+def count_of(text: str) -> Decimal:
+    """A count of the wire. Raises RowError."""
+    try:
+        value = Decimal(text)
+    except ArithmeticError:
+        value = Decimal("NaN")
+    if not value.is_finite():
+        raise RowError(f"{ascii(text)[:40]} is no number")
+    return value
 
 
 def fill_key(one: Fill) -> tuple[str, str, str]:

@@ -29,7 +29,7 @@ from pmkit.exchanges.polymarket.messages import (
     TickSizeChange,
     TypedBook,
     decode,
-    decode_books,
+    decode_frame,
     decode_items,
     decode_price_change,
     inspect,
@@ -37,11 +37,8 @@ from pmkit.exchanges.polymarket.messages import (
 from pmkit.exchanges.polymarket.types import SIZE_SCALE, VENUE
 
 RECENT: Final = 128
-BOOK_HEAD: Final = 400
-"""Bytes from the start of a frame in which the levels of its first book begin."""
 MAX_KINDS: Final = 64
 REMARK_CHARS: Final = 64
-
 _OF_ASSETS: Final = (RestBook, TickSizeChange, LastTradePrice)
 
 
@@ -67,7 +64,7 @@ class BookFeed:
         self.best_checks = self.best_failures = self.crossed = self.late = self.lost = 0
         self.unknown: Counter[str] = Counter()
         self.last_error = ""
-        self.change_ms = 0
+        self.change_ms = self._doubts = 0
         self.on_lost: Callable[[str, str], object] | None = None
         self.on_doubt: Callable[[str, int], object] | None = None
         self.on_trade: Callable[[LiveBook, LastTradePrice, int], object] | None = None
@@ -75,7 +72,6 @@ class BookFeed:
         self.on_resolved: Callable[[str], object] | None = None
         self.on_unknown: Callable[[str], object] | None = None
         self._newest_ms = EARLIEST_MS
-        self._doubts = 0
         # Frames rather than events: an event is some twenty objects, which one that is let go leaves warm for the next.
         self._recent: deque[PriceChange | bytes] = deque(maxlen=RECENT)
 
@@ -149,20 +145,12 @@ class BookFeed:
                 return self._wreck(frame, received_ns, error)
             return self._price_change(change, frame, received_ns)
         try:
-            event = self._decode(frame)
+            event = decode_frame(frame)
         except DecodeFailure as error:
             return self._wreck(frame, received_ns, error)
         if isinstance(event, list):
             return sum([self._event(item, received_ns) for item in event])
         return self._event(event, received_ns)
-
-    def _decode(self, frame: bytes) -> Event | TypedBook | list[Event] | list[TypedBook]:
-        if frame.find(b'"bids":', 0, BOOK_HEAD) > 0:
-            try:
-                return decode_books(frame)
-            except DecodeFailure:
-                pass  # of several kinds, or broken: `decode` tells
-        return decode(frame)
 
     def _event(self, event: Event | TypedBook, received_ns: int) -> int:
         if isinstance(event, PriceChange):
@@ -202,8 +190,7 @@ class BookFeed:
 
     def _price_change(self, event: PriceChange, kept: PriceChange | bytes, received_ns: int) -> int:
         """`kept`: the event or its frame, for `newer_than`."""
-        venue_ms = event.timestamp
-        changes = event.price_changes
+        venue_ms, changes = event.timestamp, event.price_changes
         if venue_ms < self._newest_ms:
             changes = self._in_order(event, received_ns)
         elif venue_ms - self._newest_ms < DAY_MS or plausible(venue_ms, received_ns):
@@ -215,8 +202,7 @@ class BookFeed:
         self._recent.append(kept)
         books = self.books
         touched: dict[LiveBook, Change] = {}
-        skipped = parked = units = 0
-        size = 0.0
+        skipped, parked, units, size = 0, 0, 0, 0.0
         for change in changes:
             live = books.get(change.asset_id)
             if live is None:
@@ -226,9 +212,10 @@ class BookFeed:
                 book = live.book
                 try:
                     tick = live.tick_of[change.price]
-                    if change.size != size:  # the other outcome's half of a change has the same
-                        units = units_of(change.size)
-                        size = change.size
+                    shares = change.size
+                    if shares != size:  # the other outcome's half of a change has the same
+                        units = int(shares * 1e6 + 0.5) if 0.0 <= shares < 1e8 else units_of(shares)
+                        size = shares
                     if change.side == "SELL":
                         side, levels = ASK, book.ask_units
                     else:
@@ -248,9 +235,8 @@ class BookFeed:
         for live, change in touched.items():
             book = live.book
             bid, ask = book.best_bid_tick, book.best_ask_tick
-            touch_of = live.touch_of
             try:
-                right = touch_of[change.best_bid] == bid and touch_of[change.best_ask] == ask
+                right = live.touch_of[change.best_bid] == bid and live.touch_of[change.best_ask] == ask
             except BookError:
                 right = False
             if right and book.valid and (bid < ask or ask < 0):
@@ -264,10 +250,8 @@ class BookFeed:
                 sink(book)
         applied = len(changes) - skipped
         self.applied += applied
-        if touched:
-            self.best_checks += len(touched)
-            self.data_frames += 1
-        elif parked:
+        self.best_checks += len(touched)
+        if touched or parked:
             self.data_frames += 1
         return applied
 

@@ -97,7 +97,6 @@ class LiveBook:
         "lost_ms",
         "parked",
         "parked_not_ms",
-        "set_level",
         "sinks",
         "snapshot_ms",
         "tick_of",
@@ -108,7 +107,6 @@ class LiveBook:
     def __init__(self, book: OrderBook, feed: BookFeed) -> None:
         self._feed = feed
         self.book = book
-        self.set_level = book.set
         self.sinks: tuple[Callable[[OrderBook], object], ...] = ()
         self.regrid(book.unit)
         self.reset()
@@ -293,7 +291,7 @@ class LiveBook:
         """Newer changes on top of an older book, in the order of their stamps."""
         for _, change in sorted(changes, key=lambda item: item[0]):
             try:
-                self.set_level(change.side == "SELL", self.tick_of[change.price], units_of(change.size))
+                self.book.set(change.side == "SELL", self.tick_of[change.price], units_of(change.size))
             except BookError as error:
                 self.misfit((change.price,), venue_ms, error)
                 return
@@ -332,7 +330,7 @@ class LiveBook:
             tick = self.tick_of[change.price]
             if self._changed_since(newer, change, tick):
                 return
-            self.set_level(change.side == "SELL", tick, units_of(change.size))
+            self.book.set(change.side == "SELL", tick, units_of(change.size))
         except BookError as error:
             self.misfit((change.price,), venue_ms, error)
             return

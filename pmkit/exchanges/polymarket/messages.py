@@ -40,7 +40,7 @@ class Book(RestBook, frozen=True, gc=False, tag_field="event_type", tag="book"):
 
 
 class TypedBook(RestBook, frozen=True, gc=False, kw_only=True):
-    """`Book` again, its type as a field of its own: see `decode_books`."""
+    """`Book` again, its type as a field of its own: see `decode_frame`."""
 
     event_type: Literal["book"]
 
@@ -124,14 +124,28 @@ DecodeFailure: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 decode = _EVENTS.decode
 """A text frame of the market channel: one event or a list of them. Raises one of `DecodeFailure`."""
 
+BOOK_HEAD: Final = 400
+"""Bytes from the start of a frame within which the levels of its first book begin."""
+
 PRICE_CHANGE_END: Final = b'"event_type":"price_change"}'
 """How a frame ends that `decode_price_change` takes: the venue writes the type last; nine frames of ten are these."""
 
 decode_price_change: Final = msgspec.json.Decoder(PriceChange, strict=False).decode
 """`decode` for a frame with that end, in one pass: a union is read once to find the type and again for the content."""
 
-decode_books: Final = msgspec.json.Decoder(TypedBook | list[TypedBook], strict=False).decode
-"""`decode` for a frame that is expected to hold whole books and nothing else, in one pass."""
+_BOOKS: Final[msgspec.json.Decoder[TypedBook | list[TypedBook]]] = msgspec.json.Decoder(
+    TypedBook | list[TypedBook], strict=False
+)
+
+
+def decode_frame(frame: bytes) -> Event | TypedBook | list[Event] | list[TypedBook]:
+    """`decode`, and in one pass where whole books are expected and nothing else is there."""
+    if frame.find(b'"bids":', 0, BOOK_HEAD) > 0:
+        try:
+            return _BOOKS.decode(frame)
+        except DecodeFailure:
+            pass  # of several kinds, or broken: `decode` tells
+    return decode(frame)
 
 
 def decode_items(frame: bytes | bytearray | memoryview) -> list[msgspec.Raw]:

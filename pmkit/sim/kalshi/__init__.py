@@ -1,1 +1,1 @@
-"""The local Kalshi: 15-minute crypto markets over REST and the signed socket. Order entry is not built and says so."""
+"""The local Kalshi: 15-minute crypto markets over REST and the signed socket, with order entry and portfolio."""

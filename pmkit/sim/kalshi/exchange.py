@@ -1,4 +1,4 @@
-"""The exchange behind the order calls: checks, matching with everybody's orders, netting, fees, settlement (5.1 to 5.14).
+"""The exchange behind the order calls: checks, matching with everybody's orders, netting, settlement (5.1 to 5.14).
 
 Everything here is one step of the loop: no awaits between a check and its consequence.
 """
@@ -145,9 +145,7 @@ class Exchange:
     def create(self, account: Account, intent: Intent) -> Outcome:
         """Accept an order and match it. Raises Refused where it is not accepted; nothing has happened then."""
         used = account.client_ids.get(intent.client_order_id) if intent.client_order_id else None
-        if used is not None and not (
-            self.client_ids_come_free and account.orders[used].status is not Status.RESTING
-        ):
+        if used is not None and not (self.client_ids_come_free and account.orders[used].status is not Status.RESTING):
             raise refuse(409, "order_already_exists", f"client_order_id is that of order {used}")
         live = self.market(intent.ticker)
         self._check_trading()
@@ -174,8 +172,10 @@ class Exchange:
                 return self._stillborn(account, intent, "")
         if not count:
             return self._stillborn(account, intent, "ReduceOnlyCancel")
-        rests = time_in_force is TimeInForce.GTC and not (plan.stopped and plan.tradable < count)
-        self._check_funds(account, intent.ticker, intent.side, intent.price, plan, count - plan.tradable if rests else 0)
+        rests = time_in_force is TimeInForce.GTC and not plan.stopped
+        self._check_funds(
+            account, intent.ticker, intent.side, intent.price, plan, count - plan.tradable if rests else 0
+        )
         order = self._record(account, intent)
         outcome = self._run(live, order, plan, count, time_in_force)
         if order.status is not Status.RESTING:
@@ -326,9 +326,7 @@ class Exchange:
         if not order.remaining:
             order.status = Status.EXECUTED
             account.resting.pop(order.order_id, None)
-        fill = FillRecord(
-            self._next(), trade.trade_id, order, price, count, is_taker, fee, trade.at_us, position.net
-        )
+        fill = FillRecord(self._next(), trade.trade_id, order, price, count, is_taker, fee, trade.at_us, position.net)
         account.fills.append(fill)
         self._feed.fill(fill)
         self._feed.position(account, position)
@@ -336,6 +334,11 @@ class Exchange:
             self._feed.order(order)
         if order.group_id is not None:
             self.groups.traded(account, order.group_id, count)
+
+    def step_done(self) -> None:
+        """The engine's step is over and told: groups that passed their limit may take their orders out now."""
+        if self._now_trading is None:
+            self.groups.settle_triggers()
 
     # ---- ends
 

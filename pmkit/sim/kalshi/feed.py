@@ -8,7 +8,7 @@ from collections.abc import Callable
 import msgspec
 
 from pmkit.clock import Clock
-from pmkit.sim.engine import Side
+from pmkit.sim.engine import Match
 from pmkit.sim.kalshi import messages
 from pmkit.sim.kalshi.index import index_message
 from pmkit.sim.kalshi.market import Delta, LiveMarket, Trade
@@ -26,17 +26,23 @@ class Feed:
 
     def __init__(self, clock: Clock, sessions: Callable[[], list[KalshiSession]]) -> None:
         self.trades: deque[Trade] = deque(maxlen=_TRADES_KEPT)
+        # Of every match, and at the end of every operation on a book when all of it was told.
+        self.on_match: list[Callable[[LiveMarket, Match, Trade], object]] = []
+        self.on_done: list[Callable[[], object]] = []
         self._clock = clock
         self._sessions = sessions
         self._printed = 0
 
-    def changed(self, live: LiveMarket, deltas: list[Delta], matches: list[tuple[int, int, Side]]) -> None:
+    def changed(self, live: LiveMarket, deltas: list[Delta], matches: list[Match]) -> None:
         """One operation on a book: prints, level changes, the ticker."""
         at_us = self._clock.time_ns() // 1000
-        for price, size, taker in matches:
+        for match in matches:
             self._printed += 1
-            trade = Trade(self._printed, self._clock.entropy.uuid4(), live.ticker, price, size, taker, at_us)
+            trade_id = self._clock.entropy.uuid4()
+            trade = Trade(self._printed, trade_id, live.ticker, match.price, match.size, match.taker_side, at_us)
             self.trades.append(trade)
+            for hear in self.on_match:
+                hear(live, match, trade)
             raw = messages.trade_message(trade)
             for session in self._sessions():
                 for subscription in session.by_channel(TRADE):
@@ -49,6 +55,8 @@ class Feed:
                 if subscription.wants(live.ticker):
                     ticker = ticker or msgspec.json.encode(messages.ticker_message(live, at_us))
                     session.publish(subscription, "ticker", ticker)
+        for done in self.on_done:
+            done()
 
     def _tell_deltas(self, live: LiveMarket, deltas: list[Delta], at_us: int) -> None:
         encoded: dict[bool, list[bytes]] = {}

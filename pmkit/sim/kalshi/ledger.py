@@ -108,7 +108,7 @@ class FillRecord:
 
 @dataclass(slots=True)
 class Position:
-    """What an account holds in one market: `net` is positive for YES, negative for NO; `cost` is what it paid for it."""
+    """What an account holds in one market: `net` is positive for YES, negative for NO; `cost` is what that cost."""
 
     ticker: str
     net: int = 0
@@ -200,7 +200,9 @@ class Account:
         A position covers the orders that close it, those first that would trade first.
         """
         net = self.net(ticker) if net is None else net
-        wanted = [(order.side, order.price, order.remaining) for order in self.resting.values() if order.ticker == ticker]
+        wanted = [
+            (order.side, order.price, order.remaining) for order in self.resting.values() if order.ticker == ticker
+        ]
         wanted += extra
         total = 0
         for side in Side:

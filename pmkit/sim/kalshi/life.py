@@ -6,6 +6,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from pmkit.clock import Clock
+from pmkit.sim.engine import Order
 from pmkit.sim.kalshi import messages
 from pmkit.sim.kalshi.feed import Feed
 from pmkit.sim.kalshi.market import LiveMarket, Stats
@@ -32,6 +33,10 @@ class Life:
         self.live: dict[str, LiveMarket] = {}
         self.stats: dict[str, Stats] = {}
         self.paused = False
+        # Orders that the venue itself takes out of a book; a pause that begins; a result that pays.
+        self.on_removed: list[Callable[[list[Order]], object]] = []
+        self.on_paused: list[Callable[[], object]] = []
+        self.on_settled: list[Callable[[str, str], object]] = []
         self._world = world
         self._clock = clock
         self._calendar = calendar
@@ -57,8 +62,16 @@ class Life:
         self.paused = paused
         for live in list(self.live.values()):
             if not paused:
-                live.engine.cancel_all()
+                self._clear(live)
             self._feed.lifecycle(messages.paused(live.ticker, paused))
+        if paused:
+            for hear in self.on_paused:
+                hear()
+
+    def _clear(self, live: LiveMarket) -> None:
+        gone = live.engine.cancel_all()
+        for hear in self.on_removed:
+            hear(gone)
 
     async def _until(self, ms: int) -> None:
         while (left := ms - self._clock.now_ms()) > 0:
@@ -117,7 +130,7 @@ class Life:
         """Trading ends; resting orders are cancelled, which subscribers of the book see as deltas."""
         live = self.live.pop(window.ticker, None)
         if live is not None:
-            live.engine.cancel_all()
+            self._clear(live)
 
     def _strike(self, window: Window) -> None:
         strike = self._calendar.strike(window)
@@ -151,3 +164,5 @@ class Life:
     async def _tell_settled(self, window: Window) -> None:
         await self._until(self._calendar.settled_ms(window))
         self._feed.lifecycle(messages.settled(window, self._calendar.settled_us(window)))
+        for hear in self.on_settled:
+            hear(window.ticker, self._calendar.result(window))

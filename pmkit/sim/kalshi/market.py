@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from pmkit.clock import Clock
-from pmkit.sim.engine import PRICE_UNITS, SIZE_UNITS, MatchingEngine, Side, Update
+from pmkit.sim.engine import PRICE_UNITS, SIZE_UNITS, Match, MatchingEngine, Side, Update
 from pmkit.sim.kalshi.windows import DAY_MS, NEW_YORK, Calendar, Window, digits_of, index_of, iso, iso_us, new_york
 from pmkit.sim.traders import STEPS_PER_WALL_SECOND, Grid, Traders
 from pmkit.sim.world import World
@@ -87,7 +87,7 @@ class Delta:
 class LiveMarket:
     """The book of one window while it is open, and its background traders, who stop while trading is paused.
 
-    `on_change(market, deltas, matches)` is called after every operation; matches are (price, size, taker side).
+    `on_change(market, deltas, matches)` is called after every operation.
     """
 
     def __init__(
@@ -95,7 +95,7 @@ class LiveMarket:
         window: Window,
         world: World,
         clock: Clock,
-        on_change: Callable[[LiveMarket, list[Delta], list[tuple[int, int, Side]]], object],
+        on_change: Callable[[LiveMarket, list[Delta], list[Match]], object],
         paused: Callable[[], bool],
         steps_per_wall_second: float = STEPS_PER_WALL_SECOND,
     ) -> None:
@@ -134,7 +134,6 @@ class LiveMarket:
         return found[0], found[1]
 
     def _updated(self, update: Update) -> None:
-        matches = []
         for match in update.matches:
             self.stats.volume += match.size
             self.stats.money += match.size * match.price
@@ -143,7 +142,6 @@ class LiveMarket:
             sign = 1 if match.taker_side is Side.BUY else -1
             self.stats.positions[match.taker_owner] += sign * match.size
             self.stats.positions[match.maker_owner] -= sign * match.size
-            matches.append((match.price, match.size, match.taker_side))
         deltas = []
         for change in update.changes:
             key = (change.side, change.price)
@@ -152,7 +150,7 @@ class LiveMarket:
                 self._shown[key] = change.size_after
             if change.size_after != before:
                 deltas.append(Delta(change.side, change.price, change.size_after - before))
-        self._on_change(self, deltas, matches)
+        self._on_change(self, deltas, list(update.matches))
 
 
 def market_id(world: World, window: Window) -> str:

@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 from pmkit.sim.engine import PRICE_UNITS, Side
-from pmkit.sim.kalshi.ledger import Account, FillRecord, OrderRecord, Position, SettlementRecord, money_text, short_money
+from pmkit.sim.kalshi.ledger import (
+    Account,
+    FillRecord,
+    OrderRecord,
+    Position,
+    SettlementRecord,
+    money_text,
+    short_money,
+)
 from pmkit.sim.kalshi.market import SHARD, count_text, price_text
 from pmkit.sim.kalshi.windows import iso, iso_us
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pmkit.clock import Clock
 from pmkit.sim.kalshi.errors import refuse
 from pmkit.sim.kalshi.ledger import Account
+from pmkit.sim.kalshi.market import SHARD
 from pmkit.sim.kalshi.user_feed import UserFeed
 
 _WINDOW_MS = 15_000
@@ -48,8 +49,6 @@ class OrderGroups:
 
     def check(self, account: Account, group_id: str) -> None:
         """Whether an order of a crypto market may join. Raises Refused."""
-        from pmkit.sim.kalshi.market import SHARD
-
         if self.find(account, group_id, SHARD).triggered:
             raise refuse(400, "exceeded_order_group_risk_limit", "the order group was triggered and not reset")
 

@@ -19,12 +19,12 @@ from pmkit.sim.server import Server, SocketSession
 HEARTBEAT_SECONDS = 10.0  # wall
 BOOK, TICKER, TRADE, LIFECYCLE = "orderbook_delta", "ticker", "trade", "market_lifecycle_v2"
 INDEX = "cfbenchmarks_value"
-# Channels of the account: they can be subscribed to, and stay silent as long as nobody can place an order here.
-_ACCOUNT = frozenset({"fill", "market_positions", "user_orders", "order_group_updates"})
-_CHANNELS = frozenset({BOOK, TICKER, TRADE, LIFECYCLE, INDEX}) | _ACCOUNT
+# Channels of the account that the key belongs to.
+FILLS, POSITIONS, USER_ORDERS, GROUPS = "fill", "market_positions", "user_orders", "order_group_updates"
+_CHANNELS = frozenset({BOOK, TICKER, TRADE, LIFECYCLE, INDEX, FILLS, POSITIONS, USER_ORDERS, GROUPS})
 _NOT_BUILT = frozenset({"multivariate_market_lifecycle", "communications", "pyth_value", "cfbenchmarks_value_5hz"})
-_SEQUENCED = frozenset({BOOK, TRADE, LIFECYCLE, INDEX, "order_group_updates"})
-_MARKET_CHANNELS = frozenset({BOOK, TICKER, TRADE, "fill", "market_positions", "user_orders"})
+_SEQUENCED = frozenset({BOOK, TRADE, LIFECYCLE, INDEX, GROUPS})
+_MARKET_CHANNELS = frozenset({BOOK, TICKER, TRADE, FILLS, POSITIONS, USER_ORDERS})
 
 ERRORS = {
     1: "Unable to process message",

@@ -57,9 +57,7 @@ class UserFeed:
         message["ts_ms"] = self._clock.now_ms()
         self._tell(account, GROUPS, GROUPS, None, message)
 
-    def _tell(
-        self, account: Account, channel: str, kind: str, ticker: str | None, message: dict[str, object]
-    ) -> None:
+    def _tell(self, account: Account, channel: str, kind: str, ticker: str | None, message: dict[str, object]) -> None:
         if self._clock.monotonic() < self._silent_until:
             self.lost += 1
             return

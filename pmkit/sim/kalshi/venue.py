@@ -9,22 +9,30 @@ from aiohttp import web
 
 from pmkit.clock import Clock
 from pmkit.endpoints import KalshiEndpoints
+from pmkit.sim.kalshi.account_rest import AccountRest
 from pmkit.sim.kalshi.auth import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Keys, VenueKey
 from pmkit.sim.kalshi.catalog import CatalogRest
-from pmkit.sim.kalshi.errors import error_body, refuse
+from pmkit.sim.kalshi.errors import error_body, refuse, unauthorized
+from pmkit.sim.kalshi.exchange import Exchange
 from pmkit.sim.kalshi.feed import Feed
+from pmkit.sim.kalshi.ledger import Account, Accounts, OrderRecord
 from pmkit.sim.kalshi.life import Life
-from pmkit.sim.kalshi.limits import COST, ReadLimits
-from pmkit.sim.kalshi.market import LiveMarket, Stats, Trade, market_id, market_object
+from pmkit.sim.kalshi.limits import COST, EXCEPTIONS, ReadLimits, WriteLimits
+from pmkit.sim.kalshi.market import SHARD, LiveMarket, Stats, Trade, market_id, market_object
 from pmkit.sim.kalshi.messages import ticker_message
+from pmkit.sim.kalshi.mishaps import Mishaps
+from pmkit.sim.kalshi.order_rest import Mutation, OrderRest
+from pmkit.sim.kalshi.portfolio_rest import PortfolioRest, Read
 from pmkit.sim.kalshi.rest import MarketRest
 from pmkit.sim.kalshi.streams import KalshiSession
+from pmkit.sim.kalshi.user_feed import UserFeed
 from pmkit.sim.kalshi.windows import Calendar, Window, index_of, parse, series_of
 from pmkit.sim.server import Handler, Server, SocketSession, Venue, answer
 from pmkit.sim.traders import STEPS_PER_WALL_SECOND
 from pmkit.sim.world import World
 
 ROOT = "/trade-api/v2"
+STAKE = 10_000  # dollars of the first member, on the shard of crypto
 SOCKET = "/trade-api/ws/v2"
 # Public paths of the real venue that are not here: a 404 would look like a market that does not exist.
 _NOT_BUILT = (
@@ -34,7 +42,6 @@ _NOT_BUILT = (
     "/series/fee_changes",
     "/events/fee_changes",
     "/events/multivariate",
-    "/exchange/user_data_timestamp",
     "/historical/{rest:.*}",
     "/live_data/{rest:.*}",
     "/cfbenchmarks/{rest:.*}",
@@ -46,9 +53,12 @@ _V2_DOCS = "https://docs.kalshi.com/api-reference/orders/create-order-v2"
 class KalshiVenue(Venue):
     """Fifteen-minute markets on every asset of the World.
 
-    `key` is a throwaway key that signs; `keys.make("rsa")` makes further ones. Scripted beside `faults`: `pause`,
-    `overflow`, `faults.arm("skip_delta")`, `faults.arm("duplicate_frame")`, `calendar.missing`, `calendar.late`,
-    `markets.lag_ms`, `limits`.
+    `account` is the member of `key`, a throwaway key that signs; `accounts.open` makes further members,
+    `keys.make("rsa")` further keys of the first one. `accounts` is the truth about money, orders and fills.
+
+    Scripted beside `faults`: `mishaps`, `user_feed.silence`, `exchange` and `orders` (their switches),
+    `portfolio.lag_ms`, `pause`, `overflow`, `calendar.missing`, `calendar.late`, `markets.lag_ms`, `limits`, `writes`,
+    and `faults.arm` with "duplicate_fill", "timestamp_expired", "skip_delta", "duplicate_frame" or a `Mishap`.
     """
 
     def __init__(
@@ -65,22 +75,49 @@ class KalshiVenue(Venue):
         self.calendar = Calendar(world)
         self.keys = Keys(clock)
         self.key: VenueKey = self.keys.make(key_kind)
+        self.accounts = Accounts(world, self.keys)
+        self.account: Account = self.accounts.open({0: 0, SHARD: STAKE}, self.key)
         self.limits = ReadLimits(clock)
+        self.writes = WriteLimits(clock)
+        self.mishaps = Mishaps(clock, self.faults)
         self._feed = Feed(clock, self._sessions)
         self._life = Life(world, clock, self.calendar, self._feed, self.spawn, steps_per_wall_second)
+        self.user_feed = UserFeed(clock, self.faults, self._sessions, self.accounts.of_key)
+        self.exchange = Exchange(
+            self.accounts, clock, self.user_feed, self.window, self.live, lambda: self.paused, self._watch_expiry
+        )
+        self._feed.on_match.append(self.exchange.on_match)
+        self._feed.on_done.append(self.exchange.step_done)
+        self._life.on_removed.append(self.exchange.removed)
+        self._life.on_paused.append(self.exchange.trading_paused)
+        self._life.on_settled.append(self.exchange.settle)
         self.markets = MarketRest(self)
+        self.orders = OrderRest(self, self.exchange)
+        self.portfolio = PortfolioRest(self, self.exchange)
         self.server = self.add_server("kalshi", port, error_body=error_body)
+        self._add_account_routes()
         for path in _NOT_BUILT:
             self.server.get(ROOT + path, self._public(self._not_built))
         for path, handler in (self.markets.routes() | CatalogRest(self).routes()).items():
             self.server.get(ROOT + path, self._public(handler))
-        self.server.get(f"{ROOT}/account/limits", self._signed(self._account_limits))
+        self.server.get(f"{ROOT}/historical/cutoff", self._public(self.portfolio.cutoff))
         self.server.get(f"{ROOT}/account/endpoint_costs", self._public(self._endpoint_costs))
-        for path in ("", "/batched", "/{order_id}", "/{order_id}/amend", "/{order_id}/decrease"):
-            for method in (self.server.post, self.server.delete):
-                method(f"{ROOT}/portfolio/orders{path}", self._signed(self._gone))
-        self.server.any(f"{ROOT}/portfolio/{{rest:.*}}", self._signed(self._no_orders))
+        self.server.get(f"{ROOT}/exchange/user_data_timestamp", self._public(self.portfolio.user_data_timestamp))
         self.server.socket(SOCKET, self._session)
+
+    def _add_account_routes(self) -> None:
+        """What needs a key. Before the public paths that are not built, which cover all of /historical."""
+        router = self.server.app.router
+        rest = AccountRest(self, self.exchange)
+        self.server.get(f"{ROOT}/account/limits", self._read(self._account_limits, COST))
+        for path, handler, cost in [*self.portfolio.routes(), *rest.reads()]:
+            self.server.get(ROOT + path, self._read(handler, cost))
+        for method, path, write in [*self.orders.routes(), *rest.writes()]:
+            router.add_route(method, ROOT + path, self._write(write))
+        for path in ("", "/batched", "/{order_id}", "/{order_id}/amend", "/{order_id}/decrease"):
+            for method in ("POST", "DELETE"):
+                router.add_route(method, f"{ROOT}/portfolio/orders{path}", self._read(self._gone, COST))
+        self.server.any(f"{ROOT}/portfolio/{{rest:.*}}", self._read(self._not_built_signed, COST))
 
     def endpoints(self) -> KalshiEndpoints:
         """Where this venue is."""
@@ -166,35 +203,63 @@ class KalshiVenue(Venue):
     def _public(self, handler: Callable[[web.Request], Awaitable[object]]) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
             key = self._check(request, needed=False)
-            self.limits.spend(key is not None, key or request.remote or "")
+            who = (request.remote or "") if key is None else self.accounts.of_key(key).user_id
+            self.limits.spend(key is not None, who)
             return answer(await handler(request))
 
         return handle
 
-    def _signed(self, handler: Callable[[web.Request], Awaitable[object]]) -> Handler:
+    def _member(self, request: web.Request) -> Account:
+        """Whose signed request it is. Raises Refused with 401."""
+        account = self.accounts.of_key(self._check(request, needed=True) or "")
+        if self.faults.take("timestamp_expired"):
+            raise unauthorized("header_timestamp_expired", "the timestamp is too far from the time of the exchange")
+        return account
+
+    def _read(self, handler: Read, cost: int) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            key = self._check(request, needed=True)
-            self.limits.spend(True, key or "")
-            return answer(await handler(request))
+            account = self._member(request)
+            self.limits.spend(True, account.user_id, cost)
+            return answer(await handler(request, account))
 
         return handle
 
-    async def _gone(self, request: web.Request) -> object:
+    def _write(self, handler: Mutation) -> Handler:
+        async def handle(request: web.Request) -> web.StreamResponse:
+            account = self._member(request)
+            await request.read()  # all of it is here before anything happens: a write has no awaits in its middle
+            return await self.mishaps.run(request, lambda: handler(request, account))
+
+        return handle
+
+    def _watch_expiry(self, order: OrderRecord) -> None:
+        expires_s = order.expires_s
+        if expires_s is not None:
+            self.spawn(self._expire(order, expires_s), f"expiry of order {order.number}")
+
+    async def _expire(self, order: OrderRecord, expires_s: int) -> None:
+        while (left := expires_s * 1000 - self.clock.now_ms()) > 0:
+            await self.clock.sleep(left / 1000)
+        if order.expires_s == expires_s:
+            self.exchange.expire(order)
+
+    async def _gone(self, request: web.Request, account: Account) -> object:
         raise refuse(410, "deprecated_v1_order_endpoint", _V2_DOCS, "Please switch to the V2 endpoints")
 
-    async def _no_orders(self, request: web.Request) -> object:
-        raise refuse(503, "exchange_unavailable", "order entry and portfolio are not built in this local venue yet")
+    async def _not_built_signed(self, request: web.Request, account: Account) -> object:
+        return await self._not_built(request)
 
     async def _not_built(self, request: web.Request) -> object:
         raise refuse(501, "not_implemented", f"{request.path} is not built in this local venue")
 
-    async def _account_limits(self, request: web.Request) -> object:
+    async def _account_limits(self, request: web.Request, account: Account) -> object:
         bucket = {"refill_rate": int(self.limits.refill), "bucket_capacity": int(self.limits.capacity)}
-        write = {"refill_rate": 100, "bucket_capacity": 100}
+        write = {"refill_rate": int(self.writes.refill), "bucket_capacity": int(self.writes.capacity)}
         return {"usage_tier": "basic", "read": bucket, "write": write, "grants": []}
 
     async def _endpoint_costs(self, request: web.Request) -> object:
-        return {"default_cost": COST, "endpoint_costs": []}
+        exceptions = [{"method": method, "path": path, "cost": cost} for method, path, cost in EXCEPTIONS]
+        return {"default_cost": COST, "endpoint_costs": exceptions}
 
     def _session(self, server: Server, request: web.Request) -> SocketSession:
         key = self._check(request, needed=True)

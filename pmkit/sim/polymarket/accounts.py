@@ -127,9 +127,7 @@ class Accounts:
         account = self.open(owner, kind)
         account.approve_all()
         self.deposit(account, cash)
-        return TestAccount(
-            f"0x{secret:064x}", owner, int(kind), account.wallet, self._keys.make(owner)
-        )
+        return TestAccount(f"0x{secret:064x}", owner, int(kind), account.wallet, self._keys.make(owner))
 
     def open(self, owner: str, kind: WalletType, *, wallet: str | None = None) -> Account:
         """The wallet of an owner, made empty and without approvals where it is new."""

@@ -1,4 +1,4 @@
-"""API keys: the two kinds of signed requests and the routes that make keys (reference: polymarket-trading.md, 2.1, 2.2).
+"""API keys: the two kinds of signed requests and the routes that make keys (polymarket-trading.md, 2.1, 2.2).
 
 L1 is a wallet's signature and only makes keys; L2 is an HMAC over `timestamp + METHOD + path + body`, the body byte for
 byte as it came. A timestamp may be TOLERANCE_SECONDS of wall time away from market time (no figure is published).

@@ -45,6 +45,12 @@ def empty_book(window: Window, outcome: int, tick: int = COARSE_TICK) -> TokenBo
     return TokenBook(window.condition_id, window.tokens[outcome], window.accepting_ms, (), (), tick, None)
 
 
+def outcome_of(client: object) -> int:
+    """In which outcome an order was placed: what traders hand to the engine is a number, of others an attribute."""
+    outcome = client if isinstance(client, int) else getattr(client, "outcome", 0)
+    return outcome if isinstance(outcome, int) else 0
+
+
 class Tell:
     """Where a market's messages go. `watched` says whether building them is worth it."""
 
@@ -162,7 +168,7 @@ class LiveMarket:
         frames = []
         for price, size in sizes.items():
             taker = matches[0]
-            outcome = taker.taker_client if isinstance(taker.taker_client, int) else 0
+            outcome = outcome_of(taker.taker_client)
             number = self.engine.matched * PRICE_UNITS + price
             frames.append(
                 loose(

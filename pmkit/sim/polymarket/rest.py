@@ -1,4 +1,4 @@
-"""The public side of the CLOB (reference: polymarket-trading.md, 3.10, 3.11). Order entry is not built: it says so."""
+"""The public side of the CLOB (reference: polymarket-trading.md, 3.10, 3.11)."""
 
 from __future__ import annotations
 
@@ -19,18 +19,8 @@ from pmkit.sim.world import World
 MAX_BOOKS = 500
 MAX_HISTORY_SECONDS = 15 * 86_400
 NO_BOOK = "No orderbook exists for the requested token id"
-DISABLED = "Trading is currently disabled. Check polymarket.com for updates"
 NOT_BUILT = "not built in this local venue yet"
 
-_ORDER_ROUTES = (
-    ("POST", "/order"),
-    ("POST", "/orders"),
-    ("DELETE", "/order"),
-    ("DELETE", "/orders"),
-    ("DELETE", "/cancel-all"),
-    ("DELETE", "/cancel-market-orders"),
-)
-_ABSENT = ("/auth/{rest:.*}", "/data/{rest:.*}", "/balance-allowance", "/balance-allowance/update", "/v1/heartbeats")
 _INTERVAL_SECONDS = {"1h": 3_600, "6h": 21_600, "1d": 86_400, "1w": 604_800, "1m": 2_592_000, "max": 0, "all": 0}
 
 
@@ -78,10 +68,6 @@ class ClobRoutes:
         server.get("/markets-by-token/{token}", self._by_token)
         server.get("/markets/{condition}", self._market)
         server.get("/clob-markets/{condition}", self._clob_market)
-        for method, path in _ORDER_ROUTES:
-            server.app.router.add_route(method, path, self._disabled)
-        for path in _ABSENT:
-            server.any(path, self._absent)
 
     # ---- the venue itself
 
@@ -93,12 +79,6 @@ class ClobRoutes:
 
     async def _version(self, request: web.Request) -> web.Response:
         return answer({"version": 2})
-
-    async def _disabled(self, request: web.Request) -> web.Response:
-        raise Refused(503, DISABLED)
-
-    async def _absent(self, request: web.Request) -> web.Response:
-        raise Refused(501, f"{request.path}: {NOT_BUILT}")
 
     # ---- books
 

@@ -145,10 +145,8 @@ def recover(digest: bytes, signature: bytes) -> str | None:
     if len(signature) != 65 or signature[64] not in (27, 28) or int.from_bytes(signature[32:64]) > _HALF_ORDER:
         return None
     try:
-        public = PublicKey.from_signature_and_message(
-            signature[:64] + bytes([signature[64] - 27]), digest, hasher=None
-        )
-    except Exception:  # noqa: BLE001  coincurve raises a bare Exception for a point that is none
+        public = PublicKey.from_signature_and_message(signature[:64] + bytes([signature[64] - 27]), digest, hasher=None)
+    except Exception:  # coincurve raises a bare Exception for a point that is none
         return None
     return address_of(public)
 
@@ -207,9 +205,7 @@ def _session(raw: bytes) -> tuple[str, bytes] | None:
 
 def login_digest(address: str, timestamp: str, nonce: int) -> bytes:
     """What an L1 login signs (2.1)."""
-    domain = keccak(
-        keccak(_LOGIN_DOMAIN_TYPE.encode()) + keccak(b"ClobAuthDomain") + keccak(b"1") + _word(CHAIN_ID)
-    )
+    domain = keccak(keccak(_LOGIN_DOMAIN_TYPE.encode()) + keccak(b"ClobAuthDomain") + keccak(b"1") + _word(CHAIN_ID))
     struct = keccak(
         keccak(_LOGIN_TYPE.encode())
         + _address_word(address)

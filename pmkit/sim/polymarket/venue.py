@@ -9,16 +9,26 @@ from functools import partial
 
 from aiohttp import web
 
-from pmkit.clock import Clock
+from pmkit.clock import Clock, Entropy
 from pmkit.endpoints import PolymarketEndpoints
+from pmkit.sim.polymarket.account_rest import AccountRoutes
+from pmkit.sim.polymarket.accounts import Accounts, TestAccount
+from pmkit.sim.polymarket.auth import ApiKeys, AuthRoutes
 from pmkit.sim.polymarket.book import COARSE_TICK, BookTruth, TokenBook
+from pmkit.sim.polymarket.desk import Desk
 from pmkit.sim.polymarket.gamma import FEE_SCHEDULE, GammaRows, description
 from pmkit.sim.polymarket.gamma_rest import GammaRoutes, error_body
+from pmkit.sim.polymarket.limits import SignerLimits
 from pmkit.sim.polymarket.live import LiveMarket, empty_book, loose
 from pmkit.sim.polymarket.market import OUTCOMES, Listings, Window
+from pmkit.sim.polymarket.modes import AnswerFaults, Modes
+from pmkit.sim.polymarket.order_rest import OrderRoutes
 from pmkit.sim.polymarket.rest import NOT_BUILT, ClobRoutes
+from pmkit.sim.polymarket.trades import TradeBook
+from pmkit.sim.polymarket.user import UserChannel
+from pmkit.sim.polymarket.wallets import WalletType
 from pmkit.sim.polymarket.ws import MarketChannel
-from pmkit.sim.server import Refused, Venue
+from pmkit.sim.server import Refused, Venue, answer
 from pmkit.sim.traders import STEPS_PER_WALL_SECOND
 from pmkit.sim.world import INTERVALS_MS, World
 
@@ -38,7 +48,9 @@ class _Event(IntEnum):
 class PolymarketVenue(Venue):
     """Start it inside a running loop. `gamma_cache_seconds` (market time) makes Gamma answer with an older state.
 
-    Only the current and the next window of each series may hold an engine, and only once somebody asked for them.
+    Only the current and the next window of each series may hold an engine, and only once somebody asked for them; an
+    order on a later one starts it, too. For tests: `accounts` (the truth: balances and ledger), `desk` (orders, taker
+    delay), `trades`, `modes` (restarts), `answers` (lost and late answers), `user` (its silence), `limits`, `reads`.
     """
 
     def __init__(
@@ -62,10 +74,30 @@ class PolymarketVenue(Venue):
         self.clob = self.add_server("polymarket clob", clob_port)
         self.gamma = self.add_server("polymarket gamma", gamma_port, error_body=error_body)
         self.absent = self.add_server("polymarket data", data_port)
+        entropy = Entropy(f"{world.seed} polymarket orders")
+        self.keys = ApiKeys(world, clock)
+        self.accounts = Accounts(world, self.keys)
+        self.trades = TradeBook(clock, entropy, self.accounts, self.faults, self.spawn)
+        self.desk = Desk(self, clock, self.accounts, self.trades, self.faults, self.spawn)
+        self.user = UserChannel(self.keys, clock, self.faults)
+        self.desk.told.append(self.user.order)
+        self.trades.changed.append(self.user.trade)
+        self.limits = SignerLimits(clock)
+        self.modes = Modes(clock)
+        self.answers = AnswerFaults(clock, entropy, self.faults)
+        # One funded account per wallet type, each with a key of its own.
+        self.test_accounts: dict[int, TestAccount] = {int(kind): self.accounts.make(kind) for kind in WalletType}
         ClobRoutes(self.clob, self)
+        AuthRoutes(self.clob, self.keys, self.desk.closed_only)
+        OrderRoutes(self.clob, self.desk, self.keys, self.limits, self.modes, self.answers)
+        self.reads = AccountRoutes(
+            self.clob, self.desk, self.trades, self.accounts, self.keys, self.limits, clock, self.spawn
+        )
         GammaRoutes(self.gamma, self.listings, self.rows, self._state_ms)
         self.clob.socket("/ws/market", self.channel.make_session)
-        self.clob.get("/ws/user", self._not_built)
+        self.clob.socket("/ws/user", self.user.make_session)
+        self.clob.get("/api/geoblock", self._geoblock)
+        self.absent.get("/relayer/deployed", self._deployed)
         self.absent.any("/{rest:.*}", self._not_built)
         self._events: list[tuple[int, int, str, Window | None]] = []
 
@@ -91,6 +123,14 @@ class PolymarketVenue(Venue):
             relayer=self.absent.url("/relayer"),
             rpc=self.absent.url("/rpc"),
         )
+
+    async def _geoblock(self, request: web.Request) -> web.Response:
+        country, region = ("US", "NY") if self.modes.region_blocked else ("CH", "ZH")
+        return answer({"blocked": self.modes.region_blocked, "ip": "127.0.0.1", "country": country, "region": region})
+
+    async def _deployed(self, request: web.Request) -> web.Response:
+        """The relayer's answer whether a wallet has code on chain, which is what clients ask at their start."""
+        return answer({"deployed": self.accounts.find(request.query.get("address", "")) is not None})
 
     async def _not_built(self, request: web.Request) -> web.Response:
         raise Refused(501, f"{request.path}: {NOT_BUILT}")
@@ -125,11 +165,23 @@ class PolymarketVenue(Venue):
     def running(self, window: Window) -> LiveMarket | None:
         live = self.live.get(window.condition_id)
         if live is None and window.open_ms - window.series.length_ms <= self.clock.now_ms() < window.close_ms:
-            live = LiveMarket(
-                self.world, window, self.clock, self.channel, steps_per_wall_second=self.steps_per_wall_second
-            )
-            self.live[window.condition_id] = live
-            _ = self.spawn(live.traders.run(), f"traders of {window.slug}")
+            live = self._begin(window)
+        return live
+
+    def engine_of(self, window: Window) -> LiveMarket | None:
+        """The engine for orders, which may come long before anybody else trades there; None once it has ended."""
+        live = self.live.get(window.condition_id)
+        if live is None and self.clock.now_ms() < window.close_ms:
+            live = self._begin(window)
+        return None if live is None or live.ended else live
+
+    def _begin(self, window: Window) -> LiveMarket:
+        live = LiveMarket(
+            self.world, window, self.clock, self.channel, steps_per_wall_second=self.steps_per_wall_second
+        )
+        self.live[window.condition_id] = live
+        self.desk.attach(live)
+        _ = self.spawn(live.traders.run(), f"traders of {window.slug}")
         return live
 
     def book_of(self, token: str) -> TokenBook | None:
@@ -188,6 +240,7 @@ class PolymarketVenue(Venue):
                     self.channel.token(token, partial(self._frame, token))
         elif kind is _Event.ENDED:
             if live is not None:
+                self.desk.ended(window)
                 live.end()
         elif kind is _Event.RESOLVED:
             self.live.pop(window.condition_id, None)

@@ -1,0 +1,271 @@
+"""Placing orders: three outcomes, and nothing is ever sent twice.
+
+The id of an order is the hash of what is signed, so that it is on record before a byte is sent. The sending runs to its
+end in a task of its own, whatever becomes of the caller.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any, Final
+
+from pmkit.clock import Clock
+from pmkit.errors import (
+    ClockSkewError,
+    InsufficientFunds,
+    InvalidOrder,
+    NotSent,
+    OrderAuthError,
+    OrderClockSkew,
+    OrderRejected,
+    OrderUnknown,
+    PmkitError,
+)
+from pmkit.exchanges.base import LegResult
+from pmkit.exchanges.polymarket.answers import Placed, read_batch, read_placed
+from pmkit.exchanges.polymarket.credentials import Identity, Login
+from pmkit.exchanges.polymarket.journal import Journal, Record
+from pmkit.exchanges.polymarket.limits import TradingLimits
+from pmkit.exchanges.polymarket.order_plan import OrderPlan
+from pmkit.exchanges.polymarket.orders import MAX_SALT, ORDER_PATH, ORDERS_PATH, batch_body
+from pmkit.exchanges.polymarket.refusals import Proof, Verdict
+from pmkit.exchanges.polymarket.signed_http import SignedSession
+from pmkit.exchanges.polymarket.types import VENUE, PolymarketMarket
+from pmkit.exchanges.types import Accepted, Intent, Order, OrderId
+from pmkit.http import HttpAnswer
+
+_LOG = logging.getLogger("pmkit.polymarket")
+
+SALT_BITS: Final = MAX_SALT.bit_length()
+Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
+
+
+class OrderEntry:
+    """`blocked`: why no order may be sent now, "" where they may. `on_accepted(record, order_id)` hears of every order
+    that the venue took; `on_refused(market, error)` of every refusal. `lookup(intent)` is `OrderLookup.resolve`.
+    """
+
+    def __init__(
+        self,
+        http: SignedSession,
+        login: Login,
+        journal: Journal,
+        limits: TradingLimits,
+        clock: Clock,
+        spawn: Spawn,
+        *,
+        on_accepted: Callable[[Record, OrderId], object],
+        on_refused: Callable[[PolymarketMarket, OrderRejected], object],
+        lookup: Callable[[Intent], Coroutine[Any, Any, Any]],
+    ) -> None:
+        self.blocked = ""
+        self._http = http
+        self._login = login
+        self._journal = journal
+        self._limits = limits
+        self._clock = clock
+        self._spawn = spawn
+        self._on_accepted = on_accepted
+        self._on_refused = on_refused
+        self._lookup = lookup
+
+    async def place(self, market: PolymarketMarket, order: Order, plan: OrderPlan) -> OrderId:
+        """Place one. Raises NotSent, OrderRejected, OrderUnknown."""
+        identity = await self._login.ready()
+        self._admit(1)
+        record = self._begin(identity, market, order, plan)
+        record.sending = self._spawn(self._send(record), f"order {record.order_id}")
+        try:
+            placed: OrderId = await asyncio.shield(record.sending)
+        except asyncio.CancelledError:
+            # The order is on its way and goes on: the caller is gone, its outcome is kept.
+            record.unresolved = True
+            raise
+        return placed
+
+    async def place_batch(
+        self, wanted: Sequence[tuple[PolymarketMarket, Order, OrderPlan]]
+    ) -> list[LegResult]:
+        """Place up to 15 in one request; a result per order. Raises only what the log-in raises."""
+        identity = await self._login.ready()
+        try:
+            self._admit(len(wanted))
+        except NotSent as error:
+            return [error for _ in wanted]
+        results: list[LegResult | None] = []
+        records: list[Record] = []
+        for market, order, plan in wanted:
+            try:
+                records.append(self._begin(identity, market, order, plan))
+                results.append(None)
+            except OrderRejected as error:
+                results.append(error)
+        if records:
+            sending = self._spawn(self._send_batch(records), f"batch of {len(records)} orders")
+            for record in records:
+                record.sending = sending
+            try:
+                legs: list[LegResult] = await asyncio.shield(sending)
+            except asyncio.CancelledError:
+                for record in records:
+                    record.unresolved = True
+                raise
+            left = iter(legs)
+            results = [next(left) if result is None else result for result in results]
+        return [result for result in results if result is not None]
+
+    def _admit(self, count: int) -> None:
+        if self.blocked:
+            raise NotSent(f"nothing was sent: {self.blocked}")
+        self._limits.order(count)
+
+    def _begin(self, identity: Identity, market: PolymarketMarket, order: Order, plan: OrderPlan) -> Record:
+        now_ms = self._http.now_ms()
+        if now_ms >= market.close_ms:
+            raise OrderRejected("market_closed", f"{market.label} closed at {market.close_time}: nothing was sent")
+        sent = identity.orders.sign(plan, self._clock.entropy.randbits(SALT_BITS), now_ms)
+        intent = Intent(
+            venue=VENUE,
+            client_order_id=order.client_order_id or self._clock.entropy.uuid4(),
+            order=order,
+            created_ms=now_ms,
+            order_id=sent.order_id,
+        )
+        record = Record(intent, market, sent)
+        self._journal.begin(record)
+        return record
+
+    # -- one ------------------------------------------------------------------------------------------------------
+
+    async def _send(self, record: Record) -> OrderId:
+        try:
+            answer = await self._post(ORDER_PATH, record.sent.body, [record])
+            outcome = read_placed(answer.status, answer.body, record.sent, answer.retry_after)
+            result = self._settle(record, outcome)
+            if isinstance(outcome, Verdict) and outcome.proof is Proof.DUPLICATE:
+                result = await self._look_up(record)
+        except PmkitError as error:
+            raise error from error.__cause__
+        if isinstance(result, OrderId):
+            return result
+        raise result
+
+    async def _look_up(self, record: Record) -> LegResult:
+        """The venue says that it has this very order. Only a request signed anew for its stamp can lead here."""
+        record.sending, sending = None, record.sending
+        try:
+            found = await self._lookup(record.intent)
+        except OrderUnknown as error:
+            record.unresolved = True
+            return error
+        finally:
+            record.sending = sending
+        return found.order_id if isinstance(found, Accepted) else self._unknown(record, "duplicate, and not found")
+
+    # -- several --------------------------------------------------------------------------------------------------
+
+    async def _send_batch(self, records: list[Record]) -> list[LegResult]:
+        body = batch_body([record.sent for record in records])
+        try:
+            answer = await self._post(ORDERS_PATH, body, records)
+        except PmkitError as error:
+            return [record.result if isinstance(record.result, PmkitError) else error for record in records]
+        outcomes = read_batch(answer.status, answer.body, [record.sent for record in records], answer.retry_after)
+        results = [self._settle(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
+        for place, (record, outcome) in enumerate(zip(records, outcomes, strict=True)):
+            if isinstance(outcome, Verdict) and outcome.proof is Proof.DUPLICATE:
+                results[place] = await self._look_up(record)
+        return results
+
+    # -- outcomes -------------------------------------------------------------------------------------------------
+
+    async def _post(self, path: str, body: bytes, records: list[Record]) -> HttpAnswer:
+        """The answer of the venue. Whatever else happens is the outcome of every one of these orders."""
+        try:
+            answer = await self._http.send("POST", path, body)
+        except NotSent as error:
+            for record in records:
+                self._not_sent(record, error)
+            raise
+        except ClockSkewError as error:
+            refused = OrderClockSkew(str(error), error.skew_ms)
+            for record in records:
+                self._refused(record, refused)
+            raise refused from error
+        except PmkitError as error:
+            for record in records:
+                self._unknown(record, str(error))
+            raise self._error_of(records[0]) from error
+        except asyncio.CancelledError:
+            # This object is being closed. The task ends with the outcome, not as cancelled.
+            for record in records:
+                self._unknown(record, "closed while it was on its way")
+            raise self._error_of(records[0]) from None
+        except Exception as error:
+            _LOG.exception("polymarket: sending an order failed in an unexpected way")
+            for record in records:
+                self._unknown(record, f"{type(error).__name__} while sending")
+            raise self._error_of(records[0]) from error
+        self._limits.learn(answer.headers, orders=True, status=answer.status)
+        return answer
+
+    @staticmethod
+    def _error_of(record: Record) -> PmkitError:
+        assert isinstance(record.result, PmkitError)
+        return record.result
+
+    def _settle(self, record: Record, outcome: Placed | Verdict) -> LegResult:
+        if isinstance(outcome, Placed):
+            record.sent_at = self._clock.io_monotonic()
+            record.result = outcome.order_id
+            self._on_accepted(record, outcome.order_id)
+            return outcome.order_id
+        if outcome.proof is Proof.REFUSED:
+            return self._refused(record, outcome.error())
+        return self._unknown(record, f"HTTP {outcome.status}: {outcome.reason}")
+
+    def _not_sent(self, record: Record, error: NotSent) -> None:
+        if record.unresolved:  # its caller is gone and may ask what became of it
+            record.result = OrderRejected("not_sent", str(error))
+        else:
+            self._journal.forget(record)
+
+    def _refused(self, record: Record, error: OrderRejected) -> OrderRejected:
+        record.sent_at = self._clock.io_monotonic()
+        if record.seen:
+            # The socket spoke of it: no refusal, whatever the answer says.
+            _LOG.error("polymarket: order %s was refused (%s) and stands", record.order_id, error)
+        record.result = error
+        self._on_refused(record.market, error)
+        if isinstance(error, OrderAuthError):
+            self._spawn(self._renew(), "credentials")
+        return error
+
+    def _unknown(self, record: Record, reason: str) -> OrderUnknown:
+        record.sent_at = self._clock.io_monotonic()
+        record.unresolved = True
+        error = OrderUnknown(record.intent, reason)
+        if record.result is None:
+            record.result = error
+        return error
+
+    async def _renew(self) -> None:
+        try:
+            if await self._login.renew():
+                _LOG.warning("polymarket: an order was refused for its API key; the credentials were fetched anew")
+        except PmkitError as error:
+            _LOG.error("polymarket: the API credentials could not be fetched anew: %s", error)
+
+
+def check_funds_hint(error: OrderRejected) -> bool:
+    """Whether a refusal is about money, so that the venue's view of the wallet is worth a refresh."""
+    return isinstance(error, InsufficientFunds)
+
+
+def check_legs(orders: Sequence[Order]) -> None:
+    """Raises InvalidOrder for two legs with one client order id."""
+    named = [order.client_order_id for order in orders if order.client_order_id]
+    if len(set(named)) != len(named):
+        raise InvalidOrder("two orders of one batch have the same client order id")

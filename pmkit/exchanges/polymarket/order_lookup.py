@@ -1,0 +1,219 @@
+"""What became of an order: by its id, the open orders and the trades, over a minimum time before "there is none".
+
+"Not found" is no answer by itself: the venue lists only active orders, forgets those that are over, and may know a new
+one late (failure modes OE-08, OE-20).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from decimal import Decimal
+from typing import Final
+
+from pmkit.clock import Clock
+from pmkit.errors import InvalidOrder, MarketNotFound, OrderRejected, OrderUnknown, PmkitError
+from pmkit.exchanges.polymarket.journal import DUST, Journal, Record
+from pmkit.exchanges.polymarket.order_queries import OrderQueries
+from pmkit.exchanges.polymarket.user_messages import OwnOrder, OwnTrade
+from pmkit.exchanges.types import Absent, Accepted, Intent, OrderId, OrderState, OrderStatus, TimeInForce
+
+ABSENT_SECONDS: Final = 30.0
+"""Market seconds after the sending ended before an order that nobody knows counts as never placed."""
+
+ABSENT_WALL_SECONDS: Final = 3.0
+"""And at least so many wall seconds, however fast market time runs."""
+
+TRADES_MARGIN_S: Final = 60
+_WAITS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
+
+OnRow = Callable[[OwnOrder], object]
+OnTrade = Callable[[OwnTrade], object]
+
+
+class OrderLookup:
+    """`on_order` and `on_trade` take every row that is read, so that subscribers hear of it as well."""
+
+    def __init__(
+        self, queries: OrderQueries, journal: Journal, clock: Clock, on_order: OnRow, on_trade: OnTrade, now_ms: Callable[[], int]
+    ) -> None:
+        self.absent_after = max(ABSENT_SECONDS / clock.factor, ABSENT_WALL_SECONDS)
+        """Wall seconds."""
+        self.published: Callable[[OrderStatus], object] = lambda status: None
+        self._queries = queries
+        self._journal = journal
+        self._clock = clock
+        self._on_order = on_order
+        self._on_trade = on_trade
+        self._now_ms = now_ms
+
+    # -- one order ------------------------------------------------------------------------------------------------
+
+    async def status(self, order_id: str) -> OrderStatus:
+        """Where an order stands. Raises MarketNotFound for an id that neither venue nor this process knows."""
+        order_id = order_id.lower()
+        row = await self._find(order_id)
+        known = self._journal.status(order_id)
+        if row is not None and known is not None:
+            return known  # what the row said is in it
+        if known is not None and known.status.terminal:
+            return known
+        record = self._journal.records.get(order_id)
+        since_ms = known.created_ms if known is not None else record.intent.created_ms if record is not None else None
+        await self._read_trades(order_id, known.market_id if known else "", since_ms)
+        filled = self._journal.filled(order_id)
+        known = self._journal.status(order_id)
+        if known is None:
+            return self._from_fills(order_id, filled)
+        if known.status.terminal:
+            return known
+        if filled + DUST > known.size:
+            self._end(order_id, OrderState.FILLED, "")
+        elif record is None or record.sent_at is None or self._age(record) >= self.absent_after:
+            expired = known.expires_at is not None and self._now_ms() >= known.expires_at.timestamp() * 1000
+            if expired:
+                self._end(order_id, OrderState.EXPIRED, "expired")
+            else:
+                self._end(order_id, OrderState.CANCELED, "no longer listed")
+        return self._journal.status(order_id) or known
+
+    def _end(self, order_id: str, state: OrderState, reason: str) -> None:
+        ended = self._journal.end(order_id, state, reason, self._now_ms())
+        if ended is not None:
+            self.published(ended)
+
+    def _from_fills(self, order_id: str, filled: Decimal) -> OrderStatus:
+        """An order of which only trades are left: another process placed it."""
+        fills = list(self._journal.fills_of(order_id))
+        if not fills:
+            raise MarketNotFound(f"Polymarket knows no order {order_id[:80]!a} of this account")
+        first = fills[0]
+        paid = sum((fill.size * fill.price for fill in fills), Decimal(0))
+        return OrderStatus(
+            order_id=order_id,
+            client_order_id=first.client_order_id,
+            market_id=first.market_id,
+            outcome=first.outcome,
+            side=first.side,
+            price=first.price,
+            size=filled,
+            filled_amount=filled,
+            status=OrderState.FILLED,
+            average_price=paid / filled if filled else None,
+            fee=sum((fill.fee for fill in fills), Decimal(0)),
+            time_in_force=TimeInForce.GTC,
+            reason="known by its trades only",
+            updated_ms=max(fill.venue_ms for fill in fills),
+        )
+
+    async def _find(self, order_id: str) -> OwnOrder | None:
+        """By its id, else among the open ones."""
+        row = await self._queries.order(order_id)
+        if row is None:
+            rows = await self._queries.open_orders(order_id=order_id)
+            row = next((one for one in rows if one.order_id.lower() == order_id), None)
+        if row is not None:
+            self._on_order(row)
+        return row
+
+    async def _read_trades(self, order_id: str, market_id: str, since_ms: int | None) -> bool:
+        """Whether trades say that the order stood."""
+        after = None if since_ms is None else since_ms // 1000 - TRADES_MARGIN_S
+        found = False
+        for trade in await self._queries.trades(after_s=after, market_id=market_id):
+            if trade.taker_order_id.lower() == order_id or any(
+                maker.order_id.lower() == order_id for maker in trade.maker_orders
+            ):
+                found = True
+                self._on_trade(trade)
+        return found
+
+    def _age(self, record: Record) -> float:
+        return 0.0 if record.sent_at is None else self._clock.io_monotonic() - record.sent_at
+
+    # -- an unknown one -------------------------------------------------------------------------------------------
+
+    async def resolve(self, intent: Intent) -> Accepted | Absent:
+        """What became of an order whose outcome is unknown. Waits out the minimum time before it says Absent.
+
+        Raises OrderUnknown while it cannot tell: the queries fail.
+        """
+        order_id = (intent.order_id or "").lower()
+        if not order_id:
+            raise InvalidOrder("this intent holds no order id: it was not made by PolymarketExchange")
+        record = self._journal.records.get(order_id)
+        if record is not None and record.sending is not None and not record.sending.done():
+            await asyncio.wait({record.sending})
+        if record is not None and (known := self._settled(record)) is not None:
+            return known
+        began = self._clock.io_monotonic()
+        turn = 0
+        while True:
+            problem: PmkitError | None = None
+            try:
+                if await self._stands(order_id, intent):
+                    return self._accepted(order_id, record)
+            except PmkitError as error:
+                problem = error
+            age = self._clock.io_monotonic() - began if record is None else self._age(record)
+            # An intent of another process is judged by its own date.
+            if record is None:
+                age = max(age, (self._now_ms() - intent.created_ms) / 1000 / self._clock.factor)
+            if age >= self.absent_after:
+                if problem is not None:
+                    raise OrderUnknown(intent, f"the venue cannot be asked: {problem}") from problem
+                return self._absent(intent, record)
+            wait = _WAITS[min(turn, len(_WAITS) - 1)]
+            turn += 1
+            await self._clock.io_sleep(min(wait, max(0.01, self.absent_after - age)))
+
+    def _settled(self, record: Record) -> Accepted | Absent | None:
+        """What is known here without asking."""
+        if isinstance(record.result, OrderId):
+            record.unresolved = False
+            return Accepted(record.result)
+        if isinstance(record.result, OrderRejected):
+            record.unresolved = False
+            return Absent(record.intent)
+        if record.seen and record.order_id in self._journal.statuses:
+            return self._accepted(record.order_id, record)
+        return None
+
+    async def _stands(self, order_id: str, intent: Intent) -> bool:
+        if order_id in self._journal.statuses or self._journal.filled(order_id):
+            return True
+        if await self._find(order_id) is not None:
+            return True
+        return await self._read_trades(order_id, intent.order.market_id, intent.created_ms)
+
+    def _accepted(self, order_id: str, record: Record | None) -> Accepted:
+        status = self._journal.status(order_id)
+        filled = self._journal.filled(order_id)
+        if status is not None:
+            found = OrderId(
+                order_id, status.status, max(status.filled_amount, filled), status.average_price, status.fee
+            )
+        else:
+            # Trades alone: how much of it is left, the venue did not say.
+            fills = list(self._journal.fills_of(order_id))
+            paid = sum((fill.size * fill.price for fill in fills), Decimal(0))
+            whole = record is not None and filled + DUST > record.intent.order.size
+            found = OrderId(
+                order_id,
+                OrderState.FILLED if whole else OrderState.LIVE,
+                filled,
+                paid / filled if filled else None,
+                sum((fill.fee for fill in fills), Decimal(0)),
+            )
+        if record is not None:
+            record.unresolved = False
+            new = self._journal.accept(record, found, self._now_ms())
+            if new is not None:
+                self.published(new)
+        return Accepted(found)
+
+    def _absent(self, intent: Intent, record: Record | None) -> Absent:
+        if record is not None:
+            record.unresolved = False
+            record.result = OrderRejected("absent", "the venue does not know it")
+        return Absent(intent)

@@ -1,0 +1,70 @@
+"""The user channel: one socket that logs in with its first frame and tells of all orders and trades of the account.
+
+Nothing is acknowledged and nothing is replayed; whoever listens back-fills over REST after each connection.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from pmkit.clock import Clock
+from pmkit.endpoints import require_safe
+from pmkit.errors import ProtocolChanged
+from pmkit.exchanges.polymarket.user_messages import Odd, OwnOrder, OwnTrade, decode_user
+from pmkit.websocket.base import BaseWebSocket, FrameError
+from pmkit.websocket.deadlines import POLYMARKET_USER
+
+
+class UserSocket(BaseWebSocket[str]):
+    """`login()` makes the first frame of each connection. `on_event(event, received_ns)` gets every order and trade.
+
+    `on_gap(reason, since_ns)` is called after every connection but the first.
+    """
+
+    log_frames = False
+
+    def __init__(
+        self,
+        url: str,
+        clock: Clock,
+        *,
+        login: Callable[[], str],
+        on_event: Callable[[OwnOrder | OwnTrade, int], object],
+        on_gap: Callable[[str, int], object],
+    ) -> None:
+        require_safe(url, "the Polymarket user channel")
+        super().__init__(
+            url,
+            clock,
+            name="polymarket user",
+            deadline=POLYMARKET_USER,
+            on_gap=on_gap,
+            ping_text="PING",
+            pong_text="PONG",
+            ping_every=10.0,
+        )
+        self._login = login
+        self._on_event = on_event
+
+    def _subscribe_frames(self, keys: Sequence[str], first: bool) -> list[str | bytes]:
+        return [self._login()] if first else []
+
+    def _unsubscribe_frames(self, keys: Sequence[str]) -> list[str | bytes]:
+        return []
+
+    def _on_frame(self, data: bytes, received_ns: int) -> bool:
+        try:
+            events = decode_user(data)
+        except ProtocolChanged as error:
+            raise FrameError(str(error)) from error
+        problem = ""
+        for event in events:
+            if not isinstance(event, Odd):
+                self._on_event(event, received_ns)
+            elif event.problem:
+                problem = f"{event.kind or 'an event'} does not read: {event.problem}"
+            else:
+                self.count_unknown(event.kind)
+        if problem:
+            raise FrameError(problem)
+        return True

@@ -1,0 +1,85 @@
+"""The checks of this directory can fail, and the client processes reach nothing but loopback."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.conftest import OpenClient
+from tests.conformance.environment import SCRIPTS, Client, ClientError
+from tests.conformance.truth import common_run, levels, same_as_truth
+
+
+async def test_a_book_that_differs_is_told() -> None:
+    async def read() -> str:
+        return "stale"
+
+    for live in (False, True):
+        with pytest.raises(AssertionError, match="stale is not true"):
+            await same_as_truth(read, lambda: "true", live=live)
+
+
+async def test_a_reading_during_a_change_says_nothing() -> None:
+    truth = 0
+    readings = iter([5, 1, 2])
+
+    async def read() -> int:
+        nonlocal truth
+        found = next(readings)
+        truth = found if found != 5 else truth + 1
+        return found
+
+    async def still() -> int:
+        return truth
+
+    with pytest.raises(RuntimeError):  # every reading of `read` changes the truth: it counts none and asks on
+        await same_as_truth(read, lambda: truth)
+    assert await same_as_truth(still, lambda: truth, times=1) == [2]
+
+
+def test_common_runs() -> None:
+    assert common_run([1, 2, 3, 4], [3, 4, 5]) == ([3, 4], [3, 4])
+    assert common_run([3, 4, 5], [1, 2, 3, 9]) == ([3, 4], [3, 9])
+    assert common_run([1], [2]) == ([], [])
+
+
+def test_a_price_that_comes_twice_is_no_book() -> None:
+    with pytest.raises(AssertionError, match="twice"):
+        levels([("0.50", "1"), ("0.5", "2")])
+
+
+async def test_clients_reach_loopback_only(client: OpenClient) -> None:
+    """With the addresses of the real venues every client fails before a byte leaves this machine."""
+    real = {"binance": {"rest": ["https://api.binance.com"], "ws": ["wss://stream.binance.com"]}}
+    with pytest.raises(AssertionError, match="may reach loopback only, not api.binance.com"):
+        async with client("python_binance_candles", {"endpoints": real}):
+            pass
+    clob = {"polymarket": {"clob": "https://192.0.2.1"}}  # an address that nobody has
+
+    async def ask() -> None:
+        async with client("py_clob_client_public", {"endpoints": clob}) as one:
+            with pytest.raises(ClientError):
+                await one.ask("read", name="get_ok", args=[])
+            with pytest.raises(ClientError, match="is no read"):
+                await one.ask("read", name="cancel_all", args=[])
+
+    with pytest.raises(AssertionError, match="may reach loopback only, not 192.0.2.1"):
+        await ask()
+
+
+async def test_a_client_that_cannot_start_says_why(client_python: Path) -> None:
+    with pytest.raises(AssertionError, match="KeyError: 'endpoints'"):
+        async with Client(client_python, "ccxt_candles", {}):
+            pass
+
+
+def test_every_client_is_pinned_with_hashes_and_no_index() -> None:
+    wanted = [line for line in (SCRIPTS / "requirements.in").read_text().splitlines() if line and line[0] != "#"]
+    lock = (SCRIPTS / "requirements.lock").read_text()
+    assert len(wanted) == 7
+    for line in wanted:
+        assert f"\n{line.partition(';')[0]} " in lock
+    pins = [line for line in lock.splitlines() if line and line[0] not in " #"]
+    assert pins and all(line.endswith("\\") for line in pins)  # a hash follows
+    assert "--index-url" not in lock and "http" not in "".join(line for line in lock.splitlines() if "://" in line)

@@ -1,0 +1,127 @@
+"""What the tests of trading share: a local Kalshi with one member, and an exchange on it."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections import Counter
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from pmkit.exchanges.kalshi.auth import Signer
+from pmkit.exchanges.kalshi.client import KalshiExchange
+from pmkit.exchanges.kalshi.types import KalshiMarket
+from pmkit.exchanges.types import Fill, OrderStatus
+from pmkit.http import HttpSession
+
+pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim]")
+
+from pmkit.sim.kalshi.ledger import OrderRecord
+from pmkit.sim.kalshi.venue import KalshiVenue
+from pmkit.sim.venues import LocalVenues
+
+ENTRY = "/portfolio/events/orders"
+LOW, HIGH = Decimal("0.01"), Decimal("0.99")
+
+
+@dataclass
+class Desk:
+    """The venues, the member's exchange and what its streams have told."""
+
+    venues: LocalVenues
+    exchange: KalshiExchange
+    market: KalshiMarket
+    fills: list[Fill] = field(default_factory=list)
+    orders: list[OrderStatus] = field(default_factory=list)
+
+    @property
+    def venue(self) -> KalshiVenue:
+        return self.venues.kalshi
+
+    @property
+    def ledger(self) -> dict[str, OrderRecord]:
+        """The venue's truth: client order id -> order."""
+        return {order.client_order_id: order for order in self.venue.account.orders.values()}
+
+    @property
+    def net(self) -> Decimal:
+        """The venue's truth: the net position in the market, contracts."""
+        return sum((one.size if (one.side == "BUY") == (one.outcome == "YES") else -one.size for one in self.all_fills),
+                   Decimal(0))
+
+    @property
+    def all_fills(self) -> list[Fill]:
+        return self.fills
+
+
+def make(venues: LocalVenues, **options: Any) -> KalshiExchange:
+    key = venues.kalshi_key
+    signer = Signer.from_key(key.id, key.pem)
+    return KalshiExchange(venues.endpoints, venues.endpoints.make_clock(), signer=signer, **options)
+
+
+@asynccontextmanager
+async def desk(*, factor: float = 1.0, streams: bool = True, **options: Any) -> AsyncIterator[Desk]:
+    """Nothing may be left behind, close() takes less than a second, and the venue must have had no failure."""
+    boundary = None if factor == 1.0 else 20.0
+    async with LocalVenues(
+        seed=7, factor=factor, assets=("BTC",), first_boundary_wall_seconds=600.0 if boundary is None else boundary
+    ) as venues:
+        venues.kalshi.writes.capacity = venues.kalshi.writes.refill = 1e6
+        venues.kalshi.limits.capacity = venues.kalshi.limits.refill = 1e6
+        running = asyncio.all_tasks()
+        exchange = make(venues, **options)
+        market = await exchange.finder().get_current_market("BTC")
+        assert isinstance(market, KalshiMarket), market
+        one = Desk(venues, exchange, market)
+        try:
+            if streams:
+                await exchange.subscribe_fills(one.fills.append)
+                await exchange.subscribe_orders(one.orders.append)
+            yield one
+        finally:
+            begun = exchange.clock.io_monotonic()
+            await exchange.close()
+            took = exchange.clock.io_monotonic() - begun
+        assert took < 1, took
+        await exchange.close()
+        assert not {task.get_name() for task in asyncio.all_tasks() - running if "pmkit" in task.get_name()}
+        assert venues.failures == []
+
+
+@dataclass
+class Wire:
+    """Every request that left: (method, path), and how often each client order id was sent."""
+
+    lines: list[tuple[str, str]] = field(default_factory=list)
+    ids: Counter[str] = field(default_factory=Counter)
+
+    def count(self, method: str, end: str) -> int:
+        return sum(one == method and path.endswith(end) for one, path in self.lines)
+
+
+def watch(monkeypatch: pytest.MonkeyPatch) -> Wire:
+    wire = Wire()
+    real = HttpSession.request
+
+    async def request(self: HttpSession, method: str, path: str, **options: Any) -> Any:
+        wire.lines.append((method, path))
+        if method == "POST" and path.startswith(ENTRY) and options.get("body"):
+            body = json.loads(options["body"])
+            for leg in body.get("orders", [body]):
+                wire.ids[leg.get("client_order_id", "")] += 1
+        return await real(self, method, path, **options)
+
+    monkeypatch.setattr(HttpSession, "request", request)
+    return wire
+
+
+async def eventually(true: Callable[[], bool], seconds: float = 5.0) -> None:
+    async with asyncio.timeout(seconds):
+        while not true():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
