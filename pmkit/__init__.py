@@ -54,6 +54,7 @@ if TYPE_CHECKING:
     from pmkit.exchanges.market import Market as Market
     from pmkit.exchanges.orderbook import OrderBook as OrderBook
     from pmkit.exchanges.paper.exchange import PaperExchange as PaperExchange
+    from pmkit.exchanges.polymarket.client import PolymarketExchange as PolymarketExchange
     from pmkit.exchanges.polymarket.market_data import PolymarketMarketData as PolymarketMarketData
     from pmkit.exchanges.polymarket.market_finder import PolymarketMarketFinder as PolymarketMarketFinder
     from pmkit.exchanges.polymarket.types import PolymarketMarket as PolymarketMarket
@@ -119,6 +120,7 @@ _MODULES = {
     "pmkit.exchanges.market": ("Market",),
     "pmkit.exchanges.orderbook": ("OrderBook",),
     "pmkit.exchanges.paper.exchange": ("PaperExchange",),
+    "pmkit.exchanges.polymarket.client": ("PolymarketExchange",),
     "pmkit.exchanges.polymarket.market_data": ("PolymarketMarketData",),
     "pmkit.exchanges.polymarket.market_finder": ("PolymarketMarketFinder",),
     "pmkit.exchanges.polymarket.types": ("PolymarketMarket",),

@@ -203,7 +203,8 @@ class OwnOrders(PublicSide):
         named = self._identified(places)
         results = await self._place_legs(named, self.exchange.replace_orders(cancels, named))
         for order_id, result in zip(cancels, results, strict=False):
-            if not isinstance(result, CancelUnknown | NotSent):
+            # An order that was made smaller in place (Kalshi) keeps its id and goes on.
+            if not isinstance(result, CancelUnknown | NotSent) and result != order_id:
                 self.ended(order_id)
         return results
 

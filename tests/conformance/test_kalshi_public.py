@@ -23,7 +23,16 @@ from pmkit.exchanges.types import MarketStatus, PublicTrade, Side
 from pmkit.sim.venues import LocalVenues
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import ClientError
-from tests.conformance.truth import Book, common_run, held, levels, market_clock, same_as_truth, settings_of
+from tests.conformance.truth import (
+    Book,
+    balanced_seed,
+    common_run,
+    held,
+    levels,
+    same_as_truth,
+    settings_of,
+    signed_clock,
+)
 
 VERSIONS = {"pykalshi_public": "2.0.0", "kalshi_sdk_public": "22.4.0", "kalshi_python_public": "3.2.0"}
 
@@ -61,8 +70,8 @@ class Local:
 def local(tmp_path: Path) -> Callable[[], Any]:
     @asynccontextmanager
     async def opened() -> AsyncIterator[Local]:
-        clock = market_clock()
-        async with LocalVenues(seed=7, assets=("BTC", "ETH"), clock=clock) as venues:
+        clock = await signed_clock()
+        async with LocalVenues(seed=balanced_seed(clock), assets=("BTC", "ETH"), clock=clock) as venues:
             key = venues.kalshi.keys.make("rsa")  # none of these clients takes Ed25519 keys
             path = tmp_path / "kalshi.pem"
             path.touch(mode=0o600)
@@ -193,6 +202,9 @@ async def test_live_books_and_trades(
 async def test_markets_events_series_and_the_exchange(client: OpenClient, local: Callable[[], Any]) -> None:
     async with local() as there, client("pykalshi_public", there.settings) as one:
         market = there.market
+        async with asyncio.timeout(10):  # a window that has just begun learns its strike a little later
+            while (await there.data.get_market(market.ticker)).strike is None:  # noqa: ASYNC110
+                await asyncio.sleep(0.2)
         check_market(await one.ask("market", ticker=market.ticker), await there.data.get_market(market.ticker))
         # Asked for by seven at a time, so that cursors are followed.
         unopened = await one.ask("markets", series=market.series_ticker, status="unopened")

@@ -21,7 +21,16 @@ from pmkit.exchanges.types import PublicTrade, Side
 from pmkit.sim.venues import LocalVenues
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import ClientError
-from tests.conformance.truth import Book, common_run, held, levels, market_clock, same_as_truth, settings_of
+from tests.conformance.truth import (
+    Book,
+    balanced_seed,
+    common_run,
+    held,
+    levels,
+    middle_clock,
+    same_as_truth,
+    settings_of,
+)
 
 NOBODY = "1" * 70  # a token that no market has
 
@@ -52,9 +61,9 @@ class Local:
 
 @asynccontextmanager
 async def local() -> AsyncIterator[Local]:
-    clock = market_clock()
+    clock = middle_clock()
     async with (
-        LocalVenues(seed=7, assets=("BTC", "ETH"), clock=clock) as venues,
+        LocalVenues(seed=balanced_seed(clock), assets=("BTC", "ETH"), clock=clock) as venues,
         PolymarketMarketData(venues.endpoints, clock) as data,
     ):
         market = await data.finder().get_current_market("BTC")

@@ -11,27 +11,60 @@ from typing import Any, TypeVar
 from pmkit.clock import Clock, ScaledClock, SystemClock
 from pmkit.endpoints import Endpoints
 from pmkit.exchanges.orderbook import OrderBook
+from pmkit.sim.world import World
 
 WINDOW_MS = 900_000
 LONGEST_TEST_MS = 45_000
-_FURTHEST_MS = 25_000
+ENOUGH_MS = 100_000  # left of a window; with less no market stays undecided for long
 
 Levels = dict[Decimal, Decimal]
 Book = tuple[Levels, Levels]
 _T = TypeVar("_T")
 
 
-def market_clock() -> Clock:
-    """The wall's time, moved by up to 25 s so that no window ends within the next 45 s.
-
-    The clients sign with the wall's time, and the venue takes stamps that are up to 30 s off.
-    """
+def middle_clock() -> Clock:
+    """At the pace of the wall, from the middle of a window on, so that none ends while a test runs."""
     now = SystemClock().now_ms()
-    left = WINDOW_MS - now % WINDOW_MS
-    if left > LONGEST_TEST_MS:
+    return ScaledClock(now, 1.0, now // WINDOW_MS * WINDOW_MS + WINDOW_MS // 2)
+
+
+async def signed_clock() -> Clock:
+    """The same for clients that sign with the wall's time, from which the venue takes stamps that are up to 30 s off.
+
+    The wall's time itself; near the end of a window it waits until the next one is so near that it may begin there.
+    """
+    wait_ms, moved_ms = near_the_end(SystemClock().now_ms())
+    if not moved_ms:
         return SystemClock()
-    moved = left + 1000 if left + 1000 <= _FURTHEST_MS else -_FURTHEST_MS
-    return ScaledClock(now, 1.0, now + moved)
+    await asyncio.sleep(wait_ms / 1000)
+    now = SystemClock().now_ms()
+    return ScaledClock(now, 1.0, now + moved_ms)
+
+
+def near_the_end(now_ms: int) -> tuple[int, int]:
+    """How long to wait, and by how much to move the clock then, in ms: five seconds into the next window."""
+    left = WINDOW_MS - now_ms % WINDOW_MS
+    if left > ENOUGH_MS:
+        return 0, 0
+    wait = max(0, left - 20_000)
+    return wait, left - wait + 5_000
+
+
+def balanced_seed(clock: Clock, asset: str = "BTC") -> int:
+    """The first seed whose market of now stays undecided while a test runs.
+
+    Near the end of a window most books have one side only and nobody trades: true to life, and nothing to compare.
+    """
+    now = clock.now_ms()
+    opened = now // WINDOW_MS * WINDOW_MS
+    for seed in range(1, 2000):
+        world = World(seed, clock, (asset,))
+        if all(
+            0.3 < world.fair_up(asset, opened, opened + WINDOW_MS, now + ahead) < 0.7
+            for ahead in range(0, LONGEST_TEST_MS, 5_000)
+        ):
+            return seed
+    raise AssertionError(f"no seed has an undecided market at {now}")
 
 
 def settings_of(endpoints: Endpoints) -> dict[str, Any]:

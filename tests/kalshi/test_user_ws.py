@@ -10,9 +10,13 @@ from typing import Any
 
 import msgspec
 import pytest
+from websockets.asyncio.server import ServerConnection, serve
 
+from pmkit.endpoints import KalshiEndpoints
 from pmkit.errors import NotSent, PmkitError
 from pmkit.exchanges.kalshi import user_stream, user_ws
+from pmkit.exchanges.kalshi.auth import Signer
+from pmkit.exchanges.kalshi.client import KalshiExchange
 from pmkit.exchanges.kalshi.journal import Journal
 from pmkit.exchanges.kalshi.user_messages import UserOrder
 from pmkit.exchanges.types import Fill, OrderState, Side
@@ -122,6 +126,26 @@ async def test_uw_06_without_acknowledgement_nothing_is_traded(monkeypatch: pyte
         assert one.ledger == {}
 
 
+async def test_uw_06_accepted_and_ignored_is_no_stream(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_ws, "ACK_SECONDS", 0.3)
+    monkeypatch.setattr("pmkit.exchanges.kalshi.portfolio.FIRST_SNAPSHOT", 0.6)
+
+    async def ignore(connection: ServerConnection) -> None:
+        await connection.wait_closed()
+
+    async with desk(streams=False) as one, serve(ignore, "127.0.0.1", 0) as server:
+        port = next(iter(server.sockets)).getsockname()[1]
+        kalshi = KalshiEndpoints(rest=one.venues.endpoints.kalshi.rest, ws=f"ws://127.0.0.1:{port}/trade-api/ws/v2")
+        endpoints = msgspec.structs.replace(one.venues.endpoints, kalshi=kalshi)
+        key = one.venues.kalshi_key
+        signer = Signer.from_key(key.id, key.pem)
+        async with KalshiExchange(endpoints, one.exchange.clock, signer=signer) as exchange:
+            with pytest.raises(NotSent, match="not acknowledged"):
+                await exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, 1)
+            assert exchange.stream.socket.stats.disconnects  # given up, not waited for
+        assert one.ledger == {}
+
+
 async def test_uw_06_a_deaf_stream_is_noticed_by_an_accepted_order(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_ws, "ACK_SECONDS", 0.4)
     async with desk() as one:
@@ -213,9 +237,10 @@ async def test_a_gap_in_the_numbers_is_back_filled() -> None:
         sid = next(sid for sid, stream in socket._streams.items() if stream.channel == "fill")
         one.venue.user_feed.silence(0.5)
         await take(one)
+        event = {"event_type": "reset", "order_group_id": "g"}
         for seq in (1, 5):
-            one.venue.faults.garbage(msgspec.json.encode({"type": "order_group_updates", "sid": sid, "seq": seq, "msg": {
-                "event_type": "reset", "order_group_id": "g"}}))
+            frame = {"type": "order_group_updates", "sid": sid, "seq": seq, "msg": event}
+            one.venue.faults.garbage(msgspec.json.encode(frame))
         await eventually(lambda: Counter(keys(one)) == Counter(truth(one)))
         assert socket.missed == 1
 
@@ -242,8 +267,7 @@ async def test_error_25_ends_the_subscription_and_it_comes_back() -> None:
     async with desk() as one:
         await one.exchange.keep_warm()
         socket = one.exchange.stream.socket
-        one.venue.faults.garbage({"type": "error", "sid": 1, "seq": 1, "msg": {"code": 25, "msg": "overflow"}}
-                                 if False else b'{"type":"error","sid":1,"msg":{"code":25,"msg":"overflow"}}')
+        one.venue.faults.garbage(b'{"type":"error","sid":1,"msg":{"code":25,"msg":"overflow"}}')
         await eventually(lambda: socket.stats.connects == 2 and socket.live, 8)
         await take(one)
         await eventually(lambda: Counter(keys(one)) == Counter(truth(one)))

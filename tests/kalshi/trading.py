@@ -26,7 +26,7 @@ from pmkit.sim.kalshi.venue import KalshiVenue
 from pmkit.sim.venues import LocalVenues
 
 ENTRY = "/portfolio/events/orders"
-LOW, HIGH = Decimal("0.01"), Decimal("0.99")
+LOW = Decimal("0.01")
 
 
 @dataclass
@@ -48,16 +48,6 @@ class Desk:
         """The venue's truth: client order id -> order."""
         return {order.client_order_id: order for order in self.venue.account.orders.values()}
 
-    @property
-    def net(self) -> Decimal:
-        """The venue's truth: the net position in the market, contracts."""
-        return sum((one.size if (one.side == "BUY") == (one.outcome == "YES") else -one.size for one in self.all_fills),
-                   Decimal(0))
-
-    @property
-    def all_fills(self) -> list[Fill]:
-        return self.fills
-
 
 def make(venues: LocalVenues, **options: Any) -> KalshiExchange:
     key = venues.kalshi_key
@@ -68,10 +58,8 @@ def make(venues: LocalVenues, **options: Any) -> KalshiExchange:
 @asynccontextmanager
 async def desk(*, factor: float = 1.0, streams: bool = True, **options: Any) -> AsyncIterator[Desk]:
     """Nothing may be left behind, close() takes less than a second, and the venue must have had no failure."""
-    boundary = None if factor == 1.0 else 20.0
-    async with LocalVenues(
-        seed=7, factor=factor, assets=("BTC",), first_boundary_wall_seconds=600.0 if boundary is None else boundary
-    ) as venues:
+    boundary = 600.0 if factor == 1.0 else 5.0
+    async with LocalVenues(seed=7, factor=factor, assets=("BTC",), first_boundary_wall_seconds=boundary) as venues:
         venues.kalshi.writes.capacity = venues.kalshi.writes.refill = 1e6
         venues.kalshi.limits.capacity = venues.kalshi.limits.refill = 1e6
         running = asyncio.all_tasks()

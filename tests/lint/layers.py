@@ -61,6 +61,7 @@ _CLIENTS = """
     exchanges.polymarket.journal exchanges.polymarket.order_queries exchanges.polymarket.order_lookup
     exchanges.polymarket.order_entry exchanges.polymarket.cancels exchanges.polymarket.account_stream
     exchanges.polymarket.account exchanges.polymarket.heartbeat exchanges.polymarket.history
+    exchanges.polymarket.order_intent
     exchanges.kalshi.market_data exchanges.kalshi.orderbook_ws exchanges.kalshi.reference_ws
     exchanges.kalshi.market_finder exchanges.kalshi.client exchanges.kalshi.user_ws
     exchanges.kalshi.catalogue exchanges.kalshi.market_watch exchanges.kalshi.rest_poll exchanges.kalshi.source

@@ -133,6 +133,23 @@ async def test_nobody_hears_of_another_members_orders(at: Desk) -> None:
         assert of(others, "fill")[0]["post_position_fp"] == "-1.00"
 
 
+async def test_the_book_tells_a_member_which_changes_were_its_own(at: Desk, asyncapi: Spec) -> None:
+    async with at.trader.socket() as mine, at.other.socket() as theirs:
+        for ws in (mine, theirs):
+            await ws.call("subscribe", channels=["orderbook_delta"], market_tickers=[TICKER])
+            assert kinds([await ws.receive()]) == ["orderbook_snapshot"]
+        made = await at.trader.order("bid", "0.4000", "3.00", client_order_id="mine")
+        at.take(Side.SELL, 4_000, 1)
+        await at.trader.cancel(made["order_id"])
+        ours, others = await mine.drain(), await theirs.drain()
+    for frame in ours:
+        assert asyncapi.problems(frame, asyncapi.schema("orderbookDeltaPayload")) == []
+    assert [frame["msg"]["delta_fp"] for frame in ours] == ["3.00", "-1.00", "-2.00"]
+    assert [frame["msg"].get("client_order_id") for frame in ours] == ["mine", None, "mine"]
+    assert [frame["msg"].get("subaccount") for frame in ours] == [0, None, 0]
+    assert not any("client_order_id" in frame["msg"] for frame in others)
+
+
 async def test_channels_may_be_narrowed_to_markets(at: Desk) -> None:
     async with at.trader.socket() as ws:
         reply = await ws.call("subscribe", channels=["user_orders"], market_tickers=["KXETH15M-26NOV200715-15"])

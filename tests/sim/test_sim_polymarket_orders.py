@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from pmkit.clock import Entropy
 from pmkit.sim.engine import Side
 from pmkit.sim.polymarket.modes import Mode
 from pmkit.sim.polymarket.signatures import CTF_EXCHANGE, EXCHANGE_V3, separator
@@ -404,6 +405,60 @@ async def test_trades_are_mined_confirmed_retried_or_fail(still: Bench, at_once:
         (row,) = (await at_once.ask("GET", "/data/trades", id=trade.trade_id))[1]["data"]
         assert (row["status"], row["transaction_hash"]) == (f"TRADE_STATUS_{states[-1]}", trade.transaction)
     conserved(still)
+
+
+async def test_a_thousand_random_orders_conserve_everything(still: Bench, trader: Trader) -> None:
+    """Four wallets of all types trade both outcomes against each other and the house; some trades fail."""
+    still.venue.limits.enforced = False
+    still.venue.faults.arm("trade_failed", 20)
+    draw = Entropy(5)
+    crowd = [Trader(still, kind) for kind in range(4)]
+    placed = 0
+    for number in range(1000):
+        who = draw.choice(crowd)
+        outcome = draw.randint(0, 1)
+        token = who.window.tokens[outcome]
+        bid, ask = still.venue.book_truth(token).bids, still.venue.book_truth(token).asks
+        middle = round((bid[0][0] if bid else ask[0][0]) * 100)
+        price = 100 * min(98, max(2, middle + draw.randint(-2, 4)))
+        side = draw.choice(("BUY", "BUY", "SELL"))
+        kind = draw.choice(("GTC", "GTC", "FAK", "FOK"))
+        shares = draw.randint(5, 60) * SHARE
+        if kind != "GTC" and side == "BUY":
+            shares = shares * price // 10_000 // 10_000 * 10_000 * 10_000 // price // 100 * 100
+            money = (shares * price // 10_000 + 9_999) // 10_000 * 10_000
+            body = who.order(side, price, shares, token=token, kind=kind, money=money)
+        else:
+            body = who.order(side, price, shares, token=token, kind=kind)
+        status, _ = await who.ask("POST", "/order", body)
+        placed += status == 200
+        if number % 20 == 0:
+            await who.ask("DELETE", "/cancel-all")
+            await still.clock.advance(0.5)
+    await still.advance(30)
+    conserved(still)
+    accounts = still.venue.accounts
+    assert placed > 300
+    assert len({trade.state for trade in still.venue.trades.trades.values()}) == 2
+    for who in crowd:
+        account = who.account
+        assert account.cash >= 0
+        assert account.pending_cash == 0
+        assert all(size >= 0 for size in account.shares.values())
+        for token in who.window.tokens:
+            fills = [
+                (1 if leg.side is Side.BUY else -1) * leg.size
+                for trade in still.venue.trades.of_owner(who.test.address)
+                if trade.state == "CONFIRMED"
+                for leg in trade.legs
+                if leg.record is not None
+                and leg.record.account is account
+                and trade.window.tokens[leg.outcome] == token
+            ]
+            assert account.shares[token] == sum(fills) == accounts.position(account.wallet, token)
+    for record in still.venue.desk.orders.values():
+        assert record.intent.by_money or record.matched <= record.intent.shares
+        assert not record.intent.by_money or record.spent <= record.intent.money
 
 
 # ---- what the venue does by itself

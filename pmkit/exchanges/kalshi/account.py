@@ -22,7 +22,7 @@ from pmkit.exchanges.kalshi.orders import order_path
 from pmkit.exchanges.kalshi.paging import pages
 from pmkit.exchanges.kalshi.resolve import Resolver
 from pmkit.exchanges.kalshi.signed_http import SignedSession
-from pmkit.exchanges.kalshi.types import NO, YES, RowError
+from pmkit.exchanges.kalshi.types import NO, YES, RowError, time_ms
 from pmkit.exchanges.kalshi.user_messages import (
     BalanceAnswer,
     FillRow,
@@ -213,9 +213,9 @@ class Account:
     def on_position(self, ticker: str, contracts: str) -> None:
         """The socket tells a position; it has no time of its own."""
         old = self._nets.get(ticker)
-        venue_ms = old.venue_ms if old is not None else 0
         if old is None or old.contracts != count_of(contracts):
-            self._nets[ticker] = _Net(count_of(contracts), venue_ms, self._clock.io_monotonic())
+            now_ms = self._venue_clock.now_ms()
+            self._nets[ticker] = _Net(count_of(contracts), now_ms, self._clock.io_monotonic())
 
     async def positions(self) -> list[Position]:
         """Positions of unsettled markets, as of the moment of the request, with the fills of the last seconds."""
@@ -244,7 +244,10 @@ class Account:
     def _overlaid(
         self, ticker: str, row: PositionRow | None, listed: Position | None, net: _Net, as_of_ms: int
     ) -> Position | None:
-        if row is not None and count_of(row.position_fp) == net.contracts:
+        if row is not None and (
+            count_of(row.position_fp) == net.contracts
+            or (row.last_updated_ts and time_ms(row.last_updated_ts, "last_updated_ts of a position") > net.venue_ms)
+        ):
             return listed
         market = self._catalogue.markets.get(ticker)
         if row is None and market is not None and as_of_ms >= market.close_ms:

@@ -188,6 +188,8 @@ class Journal:
         if key in self.fills:
             return None
         if record is None:
+            if len(self.foreign) >= KEEP:
+                self.foreign.clear()
             self.foreign.add(row.order_id)
         self.place(row.order_id, one.market_id, row.exchange_index)
         self.fills[key] = one
@@ -208,10 +210,6 @@ class Journal:
     def open_ids(self) -> list[str]:
         """Orders that are live as far as is known here."""
         return [status.order_id for status in self.statuses.values() if not status.status.terminal]
-
-    def filled(self, order_id: str) -> Decimal:
-        """Contracts filled by the fills seen here."""
-        return sum((one.size for one in self.fills.values() if one.order_id == order_id), Decimal(0))
 
 
 def standing(row: OrderRow | UserOrder, outcome: str | None = None, received_ns: int = 0) -> OrderStatus:

@@ -31,6 +31,8 @@ OVERLAP_SECONDS: Final = 30.0
 """Wall seconds by which back-fills overlap: REST may show a fill that late."""
 PASSES: Final = (0.0, 1.0, 4.0)
 """Wall seconds before each pass after a connect."""
+SOON_PASSES: Final = (0.2, 1.0, 4.0)
+"""The same after something was missed on a connection that goes on."""
 LOOK_EVERY_SECONDS: Final = 30.0
 RETRY_SECONDS: Final = 2.0
 _LOG = logging.getLogger("pmkit.kalshi")
@@ -179,9 +181,10 @@ class UserStream:
         self._wake.set()
 
     def _on_missed(self, reason: str) -> None:
-        _LOG.warning("kalshi: %s: fills and orders are read over REST", reason)
-        self._passes = list(PASSES)
-        self._wake.set()
+        if len(self._passes) < 2:  # else they are read soon anyway: a storm of bad frames must not put it off for ever
+            _LOG.warning("kalshi: %s: fills and orders are read over REST", reason)
+            self._passes = list(SOON_PASSES)
+            self._wake.set()
 
     async def _fill_gaps(self) -> None:
         while True:

@@ -85,7 +85,7 @@ class AccountStream:
     # -- subscriptions --------------------------------------------------------------------------------------------
 
     async def fills(self, callback: Callback[Fill] | None) -> Subscription[Fill]:
-        """Own fills from now on. Returns once the socket is up and REST was read. Raises VenueUnavailable, AuthError."""
+        """Own fills from now on. Returns once the socket is up and REST was read. Raises what these do."""
         stream: Subscription[Fill] = Subscription(
             f"{VENUE} fills",
             self._clock,
@@ -96,7 +96,8 @@ class AccountStream:
             on_close=lambda closed: _drop(self._fills, closed),
         )
         self._fills.append(stream)
-        return await self._begun(stream)
+        await self._begun(stream)
+        return stream
 
     async def orders(self, callback: Callback[OrderStatus] | None) -> Subscription[OrderStatus]:
         """Every change of an own order from now on. Returns and raises as `fills`."""
@@ -110,15 +111,15 @@ class AccountStream:
             on_close=lambda closed: _drop(self._orders, closed),
         )
         self._orders.append(stream)
-        return await self._begun(stream)
+        await self._begun(stream)
+        return stream
 
-    async def _begun(self, stream: Subscription[Any]) -> Any:
+    async def _begun(self, stream: Subscription[Any]) -> None:
         try:
             await self.start()
         except BaseException:
             await stream.close()
             raise
-        return stream
 
     async def _refill_fills(self) -> Iterable[Fill]:
         await self.back_fill()
@@ -139,8 +140,7 @@ class AccountStream:
         async with self._starting:
             if self.socket is not None:
                 return
-            identity = await self._login.ready()
-            del identity
+            await self._login.ready()
             socket = UserSocket(
                 self._url, self._clock, login=self._login_frame, on_event=self.on_event, on_gap=self._gap
             )
@@ -239,8 +239,7 @@ class AccountStream:
         self.take(event, received_ns)
 
     def take(self, event: OwnOrder | OwnTrade, received_ns: int = 0) -> int:
-        """A row of REST or an event: how much of it was new. What belongs to a market that is not known waits for it.
-        """
+        """A row of REST or an event: how much of it was new. What is of a market that is not known waits for it."""
         market = self._catalogue.known(event.market_id)
         if market is None and self._record_market(event) is None and event.market_id not in self._unread:
             parked = self._parked.setdefault(event.market_id, [])
@@ -263,7 +262,7 @@ class AccountStream:
         except PmkitError as error:
             self._unread.add(market_id)
             _LOG.warning(
-                "polymarket: market %s of an own order cannot be read, its fees are taken as those of crypto markets: %s",
+                "polymarket: market %s of an own order cannot be read, fees of crypto markets are taken: %s",
                 market_id,
                 error,
             )
@@ -286,9 +285,7 @@ class AccountStream:
         fresh = 0
         own = self._journal.records
         for leg in trade.legs(identity.credentials.api_key, identity.maker, own.keys()):
-            fill = self._journal.on_leg(
-                leg, _outcome(market, leg.token_id), rule.fee(leg.price, leg.size), received_ns
-            )
+            fill = self._journal.on_leg(leg, _outcome(market, leg.token_id), rule.fee(leg.price, leg.size), received_ns)
             if fill is None or (not fill.own and trade.matched_ms + 1_000 <= self._began_ms and not received_ns):
                 continue  # known, or of a time before this process
             fresh += 1
@@ -304,8 +301,7 @@ class AccountStream:
     # -- REST -----------------------------------------------------------------------------------------------------
 
     async def back_fill(self) -> int:
-        """Read trades and orders since the last complete point; how much of it was new. Raises what the queries raise.
-        """
+        """Read trades and orders since the last complete point; how much was new. Raises what the queries raise."""
         async with self._reading:
             self.back_fills += 1
             now_ms = self._catalogue.now_ms()

@@ -180,7 +180,9 @@ class Login:
 
     # -- the wallet -----------------------------------------------------------------------------------------------
 
-    async def balance(self, kind: SignatureType, asset_type: str = "COLLATERAL", token_id: str = "") -> BalanceAllowance:
+    async def balance(
+        self, kind: SignatureType, asset_type: str = "COLLATERAL", token_id: str = ""
+    ) -> BalanceAllowance:
         """What a wallet of this key has, as the venue sees it."""
         answer = await self._http.get("/balance-allowance", _query(kind, asset_type, token_id))
         return read_balance(answer.body)
@@ -224,8 +226,8 @@ class Login:
             return ""
         return (
             f"the wallet of type {int(identity.signature_type)} ({identity.signature_type.name}) is empty, but that of "
-            f"type {' or '.join(f'{int(kind)} ({kind.name})' for kind in others)} is not: set POLYMARKET_SIGNATURE_TYPE "
-            "and POLYMARKET_FUNDER_ADDRESS"
+            f"type {' or '.join(f'{int(kind)} ({kind.name})' for kind in others)} is not: set "
+            "POLYMARKET_SIGNATURE_TYPE and POLYMARKET_FUNDER_ADDRESS"
         )
 
 
@@ -246,7 +248,8 @@ def _known_type(signature_type: int) -> SignatureType:
 def _refuse(answer: HttpAnswer) -> None:
     if answer.status == 401:
         raise AuthError(
-            f"{answer.host} refuses the log-in ({answer.excerpt}): check POLYMARKET_PRIVATE_KEY, and this machine's clock"
+            f"{answer.host} refuses the log-in ({answer.excerpt}): check POLYMARKET_PRIVATE_KEY and this machine's "
+            "clock"
         )
     answer.raise_for_status()
     raise ProtocolChanged(f"{answer.host} answered a log-in with {answer.status}: {answer.excerpt}")

@@ -20,11 +20,21 @@ from pmkit.clock import to_utc
 from pmkit.errors import OrderRejected, PmkitError
 from pmkit.exchanges.numbers import quotient, scaled
 from pmkit.exchanges.polymarket.amounts import BASE
-from pmkit.exchanges.polymarket.orders import WIRE_TYPES, SignedOrder
 from pmkit.exchanges.polymarket.order_plan import EXPIRES_EARLY_S
+from pmkit.exchanges.polymarket.orders import WIRE_TYPES, SignedOrder
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.polymarket.user_messages import OwnLeg, OwnOrder
-from pmkit.exchanges.types import Fill, FillState, Intent, Liquidity, OrderId, OrderState, OrderStatus, Side, TimeInForce
+from pmkit.exchanges.types import (
+    Fill,
+    FillState,
+    Intent,
+    Liquidity,
+    OrderId,
+    OrderState,
+    OrderStatus,
+    Side,
+    TimeInForce,
+)
 
 KEEP: Final = 50_000
 """Orders and fills remembered; the oldest that are over go first. A busy bot makes some thousands a day."""

@@ -14,7 +14,6 @@ from typing import Any, Final
 from pmkit.clock import Clock
 from pmkit.errors import (
     ClockSkewError,
-    InsufficientFunds,
     InvalidOrder,
     NotSent,
     OrderAuthError,
@@ -85,9 +84,7 @@ class OrderEntry:
             raise
         return placed
 
-    async def place_batch(
-        self, wanted: Sequence[tuple[PolymarketMarket, Order, OrderPlan]]
-    ) -> list[LegResult]:
+    async def place_batch(self, wanted: Sequence[tuple[PolymarketMarket, Order, OrderPlan]]) -> list[LegResult]:
         """Place up to 15 in one request; a result per order. Raises only what the log-in raises."""
         identity = await self._login.ready()
         try:
@@ -257,11 +254,6 @@ class OrderEntry:
                 _LOG.warning("polymarket: an order was refused for its API key; the credentials were fetched anew")
         except PmkitError as error:
             _LOG.error("polymarket: the API credentials could not be fetched anew: %s", error)
-
-
-def check_funds_hint(error: OrderRejected) -> bool:
-    """Whether a refusal is about money, so that the venue's view of the wallet is worth a refresh."""
-    return isinstance(error, InsufficientFunds)
 
 
 def check_legs(orders: Sequence[Order]) -> None:

@@ -35,7 +35,13 @@ class OrderLookup:
     """`on_order` and `on_trade` take every row that is read, so that subscribers hear of it as well."""
 
     def __init__(
-        self, queries: OrderQueries, journal: Journal, clock: Clock, on_order: OnRow, on_trade: OnTrade, now_ms: Callable[[], int]
+        self,
+        queries: OrderQueries,
+        journal: Journal,
+        clock: Clock,
+        on_order: OnRow,
+        on_trade: OnTrade,
+        now_ms: Callable[[], int],
     ) -> None:
         self.absent_after = max(ABSENT_SECONDS / clock.factor, ABSENT_WALL_SECONDS)
         """Wall seconds."""

@@ -268,4 +268,4 @@ def heartbeat_body(heartbeat_id: str) -> bytes:
 def _some(text: str, name: str) -> str:
     if not text:
         raise InvalidOrder(f"the {name} is empty")
-    return text
+    return str(text)  # an OrderId is a str with more to it, which no encoder takes

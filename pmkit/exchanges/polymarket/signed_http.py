@@ -78,9 +78,7 @@ class SignedSession:
             )
         return answer
 
-    async def _once(
-        self, session: HttpSession, method: str, path: str, body: bytes | None
-    ) -> tuple[HttpAnswer, int]:
+    async def _once(self, session: HttpSession, method: str, path: str, body: bytes | None) -> tuple[HttpAnswer, int]:
         headers, stamp = self._headers(method, path, body)
         if body is not None:
             headers["content-type"] = "application/json"

@@ -37,6 +37,7 @@ class AccountRest:
     def reads(self) -> list[tuple[str, Read, int]]:
         """(path, handler, tokens)."""
         return [
+            ("/api_keys", self._keys, COST),
             ("/portfolio/order_groups", self._groups, COST),
             ("/portfolio/order_groups/{group_id}", self._group, COST),
             ("/portfolio/intra_exchange_instance_transfers", self._list_transfers, COST),
@@ -57,6 +58,15 @@ class AccountRest:
 
     def _spend(self, account: Account, shard: int) -> None:
         self._venue.writes.spend(account.user_id, shard)
+
+    async def _keys(self, request: web.Request, account: Account) -> object:
+        accounts = self._venue.accounts
+        return {
+            "api_keys": [
+                {"api_key_id": key_id, "name": "local", "scopes": accounts.scopes_of(key_id)}
+                for key_id in accounts.keys_of(account)
+            ]
+        }
 
     # ---- order groups
 

@@ -6,19 +6,17 @@ Everything here is one step of the loop: no awaits between a check and its conse
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
 
 from pmkit.clock import Clock
 from pmkit.sim.engine import PRICE_UNITS, Match, Order, Side, TimeInForce
 from pmkit.sim.kalshi.errors import refuse
+from pmkit.sim.kalshi.intents import Intent, Outcome, Plan, check_funds, crosses, plan_of
 from pmkit.sim.kalshi.ledger import (
     Account,
     Accounts,
     FillRecord,
     OrderRecord,
     Position,
-    SelfTrade,
-    SettlementRecord,
     Status,
     cost_of,
     taker_fee,
@@ -28,45 +26,6 @@ from pmkit.sim.kalshi.order_groups import OrderGroups
 from pmkit.sim.kalshi.user_feed import UserFeed
 from pmkit.sim.kalshi.windows import Window, in_maintenance
 from pmkit.sim.server import Refused
-
-
-@dataclass(frozen=True, slots=True)
-class Intent:
-    """A create call whose fields were read: prices in 0.0001 dollars of YES, counts in engine units."""
-
-    ticker: str
-    side: Side
-    price: int
-    count: int
-    time_in_force: TimeInForce
-    self_trade: SelfTrade
-    client_order_id: str = ""
-    expires_s: int | None = None
-    post_only: bool = False
-    reduce_only: bool = False
-    cancel_on_pause: bool = False
-    group_id: str | None = None
-
-
-@dataclass(slots=True)
-class Outcome:
-    """What one call did to an order."""
-
-    order: OrderRecord
-    filled: int = 0
-    money: int = 0
-    fees: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class _Plan:
-    """How far an order would get: what trades, and which own orders go before or stop it."""
-
-    tradable: int
-    cost: int
-    fees: int
-    own: tuple[str, ...]
-    stopped: bool
 
 
 class Exchange:
@@ -157,8 +116,8 @@ class Exchange:
         if intent.reduce_only:
             net = account.net(intent.ticker)
             count = min(count, max(0, -net if intent.side is Side.BUY else net))
-        plan = self._plan(live, account, intent.side, intent.price, count, intent.self_trade)
-        if intent.post_only and self._crosses(live, intent.side, intent.price):
+        plan = plan_of(live, account, intent.side, intent.price, count, intent.self_trade)
+        if intent.post_only and crosses(live, intent.side, intent.price):
             if self.kills_as_errors:
                 raise refuse(400, "post_only_cross")
             return self._stillborn(account, intent, "PostOnlyCrossCancel")
@@ -173,9 +132,7 @@ class Exchange:
         if not count:
             return self._stillborn(account, intent, "ReduceOnlyCancel")
         rests = time_in_force is TimeInForce.GTC and not plan.stopped
-        self._check_funds(
-            account, intent.ticker, intent.side, intent.price, plan, count - plan.tradable if rests else 0
-        )
+        check_funds(account, intent.ticker, intent.side, intent.price, plan, count - plan.tradable if rests else 0)
         order = self._record(account, intent)
         outcome = self._run(live, order, plan, count, time_in_force)
         if order.status is not Status.RESTING:
@@ -221,53 +178,7 @@ class Exchange:
         self._feed.order(order)
         return Outcome(order)
 
-    def _crosses(self, live: LiveMarket, side: Side, price: int) -> bool:
-        best = live.engine.best_ask if side is Side.BUY else live.engine.best_bid
-        return best is not None and (best <= price if side is Side.BUY else best >= price)
-
-    def _plan(
-        self, live: LiveMarket, account: Account, side: Side, price: int, count: int, self_trade: SelfTrade
-    ) -> _Plan:
-        """Walk the other side of the book in the order in which it would trade."""
-        path = [
-            order
-            for order in live.engine.orders()
-            if order.side is side.opposite and (order.price <= price if side is Side.BUY else order.price >= price)
-        ]
-        path.sort(key=lambda order: order.price, reverse=side is Side.SELL)
-        left, cost, fees = count, 0, 0
-        own: list[str] = []
-        for order in path:
-            if not left:
-                break
-            if order.owner == account.user_id:
-                own.append(order.order_id)
-                if self_trade is SelfTrade.TAKER_AT_CROSS:
-                    return _Plan(count - left, cost, fees, tuple(own), True)
-                continue
-            traded = min(left, order.size)
-            left -= traded
-            cost += cost_of(order.price if side is Side.BUY else PRICE_UNITS - order.price, traded)
-            fees += taker_fee(order.price, traded)
-        return _Plan(count - left, cost, fees, tuple(own), False)
-
-    def _check_funds(self, account: Account, ticker: str, side: Side, price: int, plan: _Plan, resting: int) -> None:
-        """Whether the shard's balance covers what trades, its fees, and what rests afterwards (with all else there)."""
-        net = account.net(ticker)
-        sign = 1 if side is Side.BUY else -1
-        closing = min(plan.tradable, max(0, -sign * net))
-        # Every contract is paid for; those that net against the position bring a dollar a pair.
-        spent = plan.cost - cost_of(PRICE_UNITS, closing)
-        after = net + sign * plan.tradable
-        extra = ((side, price, resting),) if resting else ()
-        change = account.reserved(ticker, extra, after) - account.reserved(ticker)
-        need = spent + plan.fees + change
-        if need > 0 and need > account.available(SHARD):
-            raise refuse(400, "insufficient_balance", f"exchange index {SHARD}")
-
-    def _run(
-        self, live: LiveMarket, order: OrderRecord, plan: _Plan, count: int, time_in_force: TimeInForce
-    ) -> Outcome:
+    def _run(self, live: LiveMarket, order: OrderRecord, plan: Plan, count: int, time_in_force: TimeInForce) -> Outcome:
         """Send an order that passed all checks to the book."""
         if not plan.stopped:
             for own in plan.own:
@@ -277,14 +188,11 @@ class Exchange:
         outcome = self._now_trading = Outcome(order)
         try:
             if count:
-                made = live.engine.submit(
-                    order.account.user_id,
-                    order.side,
-                    order.price,
-                    count,
-                    time_in_force=time_in_force,
-                    order_id=order.order_id,
-                )
+                owner, order_id = order.account.user_id, order.order_id
+                with live.caused_by(owner, order.client_order_id):
+                    made = live.engine.submit(
+                        owner, order.side, order.price, count, time_in_force=time_in_force, order_id=order_id
+                    )
                 if made.order is not None and order.status is Status.RESTING:
                     order.account.resting[order.order_id] = order
         finally:
@@ -355,9 +263,13 @@ class Exchange:
         self._end(order, reason)
         live = self._live(order.ticker)
         if live is not None:
-            live.engine.cancel(order.order_id)
+            self._cancel(live, order)
         self._feed.order(order)
         return left
+
+    def _cancel(self, live: LiveMarket, order: OrderRecord) -> None:
+        with live.caused_by(order.account.user_id, order.client_order_id):
+            live.engine.cancel(order.order_id)
 
     def _cancel_for_group(self, account: Account, group_id: str) -> None:
         for order in [order for order in account.resting.values() if order.group_id == group_id]:
@@ -412,7 +324,9 @@ class Exchange:
 
     def _shrink(self, order: OrderRecord, size: int, reason: str) -> None:
         if size < order.remaining:
-            self.market(order.ticker).engine.reduce(order.order_id, size)
+            live = self.market(order.ticker)
+            with live.caused_by(order.account.user_id, order.client_order_id):
+                live.engine.reduce(order.order_id, size)
         order.remaining = size
         order.reason = reason
         order.updated_us = self.now_us()
@@ -462,13 +376,13 @@ class Exchange:
         account = order.account
         del account.resting[order.order_id]  # its own reserve must not count against it
         try:
-            plan = self._plan(live, account, order.side, price, rest, order.self_trade)
+            plan = plan_of(live, account, order.side, price, rest, order.self_trade)
             rests = 0 if plan.stopped else rest - plan.tradable
-            self._check_funds(account, order.ticker, order.side, price, plan, rests)
+            check_funds(account, order.ticker, order.side, price, plan, rests)
         except Refused:
             account.resting[order.order_id] = order
             raise
-        live.engine.cancel(order.order_id)
+        self._cancel(live, order)
         order.price, order.remaining, order.reason, order.updated_us = price, rest, "Amend", self.now_us()
         outcome = self._run(live, order, plan, rest, TimeInForce.GTC)
         if plan.stopped and order.remaining and order.status is Status.RESTING:
@@ -478,30 +392,8 @@ class Exchange:
     # ---- settlement
 
     def settle(self, ticker: str, result: str) -> None:
-        """Pay every position of a market out: a dollar for each contract of the result."""
-        now = self.now_us()
+        """Pay every position of a market out: a dollar for each contract of the result. A second time does nothing."""
         for account in self._accounts:
-            position = account.positions.get(ticker)
-            if position is None or position.settled:
-                continue
-            yes, no = max(0, position.net), max(0, -position.net)
-            revenue = yes if result == "yes" else no  # an engine unit of contracts pays a millionth of a dollar
-            settlement = SettlementRecord(
-                number=self._next(),
-                ticker=ticker,
-                result=result,
-                yes_count=yes,
-                yes_cost=position.cost if yes else 0,
-                no_count=no,
-                no_cost=position.cost if no else 0,
-                revenue=revenue,
-                fees=position.fees,
-                at_us=now,
-            )
-            account.cash[SHARD] = account.cash.get(SHARD, 0) + revenue
-            position.realized += revenue - position.cost
-            position.cost = position.net = 0
-            position.settled = True
-            position.updated_us = now
-            account.settlements.append(settlement)
-            self._feed.position(account, position)
+            position = account.settle(ticker, result, self._next(), self.now_us())
+            if position is not None:
+                self._feed.position(account, position)

@@ -22,15 +22,21 @@ _LONGEST_BACKLOG = 60
 
 
 class Feed:
-    """What is published. `sessions` tells the connections there are now; `trades` are the last public prints."""
+    """What is published. `sessions` tells the connections there are now, `user_of` the member of a key.
 
-    def __init__(self, clock: Clock, sessions: Callable[[], list[KalshiSession]]) -> None:
+    `trades` are the last public prints.
+    """
+
+    def __init__(
+        self, clock: Clock, sessions: Callable[[], list[KalshiSession]], user_of: Callable[[str], str]
+    ) -> None:
         self.trades: deque[Trade] = deque(maxlen=_TRADES_KEPT)
         # Of every match, and at the end of every operation on a book when all of it was told.
         self.on_match: list[Callable[[LiveMarket, Match, Trade], object]] = []
         self.on_done: list[Callable[[], object]] = []
         self._clock = clock
         self._sessions = sessions
+        self._user_of = user_of
         self._printed = 0
 
     def changed(self, live: LiveMarket, deltas: list[Delta], matches: list[Match]) -> None:
@@ -59,14 +65,18 @@ class Feed:
             done()
 
     def _tell_deltas(self, live: LiveMarket, deltas: list[Delta], at_us: int) -> None:
-        encoded: dict[bool, list[bytes]] = {}
+        encoded: dict[tuple[bool, str | None], list[bytes]] = {}
+        user, client_id = live.cause or (None, None)
         for session in self._sessions():
             for subscription in session.by_channel(BOOK):
                 if not subscription.wants(live.ticker):
                     continue
-                form = subscription.use_yes_price
+                own = client_id if user is not None and self._user_of(session.key_id) == user else None
+                form = (subscription.use_yes_price, own)
                 if form not in encoded:
-                    encoded[form] = [messages.delta_message(live, delta, at_us, use_yes_price=form) for delta in deltas]
+                    encoded[form] = [
+                        messages.delta_message(live, delta, at_us, use_yes_price=form[0], own=own) for delta in deltas
+                    ]
                 for raw in encoded[form]:
                     session.publish(subscription, "orderbook_delta", raw)
 

@@ -221,15 +221,47 @@ class Account:
             return cash
         return cash - sum(self.reserved(ticker) for ticker in {order.ticker for order in self.resting.values()})
 
+    def settle(self, ticker: str, result: str, number: int, at_us: int) -> Position | None:
+        """Pay out what is held in a market; None where there is nothing (any more) to settle."""
+        position = self.positions.get(ticker)
+        if position is None or position.settled:
+            return None
+        yes, no = max(0, position.net), max(0, -position.net)
+        revenue = yes if result == "yes" else no  # an engine unit of contracts pays a millionth of a dollar
+        settlement = SettlementRecord(
+            number=number,
+            ticker=ticker,
+            result=result,
+            yes_count=yes,
+            yes_cost=position.cost if yes else 0,
+            no_count=no,
+            no_cost=position.cost if no else 0,
+            revenue=revenue,
+            fees=position.fees,
+            at_us=at_us,
+        )
+        self.settlements.append(settlement)
+        self.cash[SHARD] = self.cash.get(SHARD, 0) + revenue
+        position.realized += revenue - position.cost
+        position.cost = position.net = 0
+        position.settled = True
+        position.updated_us = at_us
+        return position
+
 
 class Accounts:
-    """All members, by key. A key that was made without an account belongs to the first one."""
+    """All members, by key. A key that was made without an account belongs to the first one.
+
+    `scopes` by key id where a key may not do everything: of "read", "write", "write::trade", "write::transfer",
+    "read::portfolio_balance" (2.5).
+    """
 
     def __init__(self, world: World, keys: Keys) -> None:
         self._world = world
         self._keys = keys
         self._by_key: dict[str, Account] = {}
         self._by_user: dict[str, Account] = {}
+        self.scopes: dict[str, tuple[str, ...]] = {}
 
     def open(
         self, balances: dict[int, Decimal | int], key: VenueKey | None = None, *, key_kind: str = "ed25519"
@@ -248,6 +280,12 @@ class Accounts:
 
     def of_key(self, key_id: str) -> Account:
         return self._by_key.get(key_id) or next(iter(self))
+
+    def scopes_of(self, key_id: str) -> tuple[str, ...]:
+        return self.scopes.get(key_id, ("read", "write"))
+
+    def keys_of(self, account: Account) -> list[str]:
+        return [key_id for key_id, owner in self._by_key.items() if owner is account]
 
     def of_user(self, user_id: str) -> Account | None:
         """The member of that id; None for the venue's own traders."""

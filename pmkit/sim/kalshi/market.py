@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -105,6 +106,8 @@ class LiveMarket:
         self.stats = Stats()
         self.engine = MatchingEngine()
         self.engine.on_update.append(self._updated)
+        # Whose order the operation under way is about, with its client_order_id; None for the venue's own traders.
+        self.cause: tuple[str, str] | None = None
         self._shown: dict[tuple[Side, int], int] = {}
         self._on_change = on_change
         asset, opened, closed = window.asset, window.open_ms, window.close_ms
@@ -119,6 +122,15 @@ class LiveMarket:
             min_size=COUNT_UNIT,
             steps_per_wall_second=steps_per_wall_second,
         )
+
+    @contextmanager
+    def caused_by(self, user_id: str, client_order_id: str) -> Iterator[None]:
+        """What changes in the book is that member's doing: its own connections are told so."""
+        before, self.cause = self.cause, (user_id, client_order_id)
+        try:
+            yield
+        finally:
+            self.cause = before
 
     def levels(self, *, yes_price: bool = False, depth: int = 0) -> tuple[Levels, Levels]:
         """YES bids and NO bids as (price, count), ascending, the best last. `depth` best levels per side, 0 for all.

@@ -22,19 +22,26 @@ from pmkit.sim.kalshi.market import (
 from pmkit.sim.kalshi.windows import Window, iso_us
 
 
-def delta_message(market: LiveMarket, delta: Delta, at_us: int, *, use_yes_price: bool) -> bytes:
-    """The `msg` of an orderbook_delta: the change of a YES bid, or of a NO bid at 1 - p."""
-    own = delta.side is Side.BUY or use_yes_price
+def delta_message(
+    market: LiveMarket, delta: Delta, at_us: int, *, use_yes_price: bool, own: str | None = None
+) -> bytes:
+    """The `msg` of an orderbook_delta: the change of a YES bid, or of a NO bid at 1 - p.
+
+    `own` is the client_order_id for the member whose order it was.
+    """
+    mine: dict[str, object] = {} if own is None else {"client_order_id": own, "subaccount": 0}
+    as_is = delta.side is Side.BUY or use_yes_price
     return msgspec.json.encode(
         {
             "market_ticker": market.ticker,
             "market_id": market.market_id,
-            "price_dollars": price_text(delta.price if own else PRICE_UNITS - delta.price),
+            "price_dollars": price_text(delta.price if as_is else PRICE_UNITS - delta.price),
             "delta_fp": count_text(delta.size),
             "side": book_side(delta.side),
             "ts": iso_us(at_us),
             "ts_ms": at_us // 1000,
         }
+        | mine
     )
 
 

@@ -12,7 +12,8 @@ from pmkit.sim.engine import TimeInForce
 from pmkit.sim.kalshi import bodies
 from pmkit.sim.kalshi.bodies import Body
 from pmkit.sim.kalshi.errors import refuse
-from pmkit.sim.kalshi.exchange import Exchange, Intent, Outcome
+from pmkit.sim.kalshi.exchange import Exchange
+from pmkit.sim.kalshi.intents import Intent, Outcome
 from pmkit.sim.kalshi.ledger import MICRO, Account, SelfTrade, short_money
 from pmkit.sim.kalshi.limits import CANCEL_COST, COST
 from pmkit.sim.kalshi.market import COUNT_UNIT, SHARD, count_text, price_text

@@ -48,7 +48,7 @@ class PortfolioRest:
             ("/portfolio/fills", self._fills, COST),
             ("/portfolio/positions", self._positions, COST),
             ("/portfolio/settlements", self._settlements, COST),
-            ("/portfolio/balance", self._balance, COST),
+            ("/portfolio/balance", self.balance, COST),
             ("/historical/orders", self._nothing("orders"), COST),
             ("/historical/fills", self._nothing("fills"), COST),
         ]
@@ -187,7 +187,8 @@ class PortfolioRest:
             return cost_of(live.engine.best_bid or 0, position.net)
         return cost_of(PRICE_UNITS - (live.engine.best_ask or PRICE_UNITS), -position.net)
 
-    async def _balance(self, request: web.Request, account: Account) -> object:
+    async def balance(self, request: web.Request, account: Account) -> object:
+        """GET /portfolio/balance."""
         query = request.query
         bodies.primary_only(query.get("subaccount"))
         only = integer(query, "exchange_index")

@@ -80,7 +80,7 @@ class KalshiVenue(Venue):
         self.limits = ReadLimits(clock)
         self.writes = WriteLimits(clock)
         self.mishaps = Mishaps(clock, self.faults)
-        self._feed = Feed(clock, self._sessions)
+        self._feed = Feed(clock, self._sessions, lambda key_id: self.accounts.of_key(key_id).user_id)
         self._life = Life(world, clock, self.calendar, self._feed, self.spawn, steps_per_wall_second)
         self.user_feed = UserFeed(clock, self.faults, self._sessions, self.accounts.of_key)
         self.exchange = Exchange(
@@ -209,16 +209,21 @@ class KalshiVenue(Venue):
 
         return handle
 
-    def _member(self, request: web.Request) -> Account:
-        """Whose signed request it is. Raises Refused with 401."""
-        account = self.accounts.of_key(self._check(request, needed=True) or "")
+    def _member(self, request: web.Request, *scopes: str) -> Account:
+        """Whose signed request it is. Raises Refused with 401, or with 403 for a key without any of the scopes."""
+        key_id = self._check(request, needed=True) or ""
+        account = self.accounts.of_key(key_id)
+        if not set(scopes).intersection(self.accounts.scopes_of(key_id)):
+            raise refuse(403, "forbidden", f"the key needs the scope {' or '.join(scopes)}")
         if self.faults.take("timestamp_expired"):
             raise unauthorized("header_timestamp_expired", "the timestamp is too far from the time of the exchange")
         return account
 
     def _read(self, handler: Read, cost: int) -> Handler:
+        on_balance = handler == self.portfolio.balance
+
         async def handle(request: web.Request) -> web.StreamResponse:
-            account = self._member(request)
+            account = self._member(request, "read", *(["read::portfolio_balance"] if on_balance else []))
             self.limits.spend(True, account.user_id, cost)
             return answer(await handler(request, account))
 
@@ -226,7 +231,8 @@ class KalshiVenue(Venue):
 
     def _write(self, handler: Mutation) -> Handler:
         async def handle(request: web.Request) -> web.StreamResponse:
-            account = self._member(request)
+            transfer = "intra_exchange" in request.path
+            account = self._member(request, "write", "write::transfer" if transfer else "write::trade")
             await request.read()  # all of it is here before anything happens: a write has no awaits in its middle
             return await self.mishaps.run(request, lambda: handler(request, account))
 

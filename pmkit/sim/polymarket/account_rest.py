@@ -119,9 +119,8 @@ class AccountRoutes:
         before, after = int(query.get("before", 2**62)), int(query.get("after", -1))
         rows = [
             trade
-            for trade in reversed(self._trades.trades.values())
-            if key.owner in trade.owners()
-            and query.get("id", trade.trade_id) == trade.trade_id
+            for trade in reversed(self._trades.of_owner(key.owner))
+            if query.get("id", trade.trade_id) == trade.trade_id
             and query.get("market", trade.window.condition_id) == trade.window.condition_id
             and ("asset_id" not in query or query["asset_id"] in self._assets(trade, key.owner))
             and ("maker_address" not in query or query["maker_address"].lower() in self._wallets(trade))

@@ -6,8 +6,6 @@ reality). Both are read from the ledger, and only mined trades are in it.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +15,7 @@ from aiohttp import web
 from pmkit.clock import Clock, to_utc
 from pmkit.sim.engine import PRICE_UNITS, SIZE_UNITS
 from pmkit.sim.polymarket.accounts import Accounts, Entry
+from pmkit.sim.polymarket.data_query import amount_of, conditions_of, paged, query, user_of
 from pmkit.sim.polymarket.gamma import GammaRows
 from pmkit.sim.polymarket.market import OUTCOMES, Listings, Window
 from pmkit.sim.polymarket.trades import TradeBook
@@ -24,20 +23,11 @@ from pmkit.sim.server import Refused, Server, answer
 
 TRADE_LAG_SECONDS = 2.0
 POSITION_LAG_SECONDS = 90.0
-DEFAULT_LIMIT = 100
-MAX_LIMIT = 1_000
 UNLABELLED = 999
 DUST_SHARES = 0.1
 DUST_TRADE = 0.01
 
-_CODES = {400: "invalid_request", 401: "unauthorized", 404: "not_found", 405: "method_not_allowed", 429: "rate_limited"}
 _STATUSES = ("OPEN", "REDEEMABLE", "REDEEMABLE_LOST", "MERGEABLE", "CLOSED")
-
-
-def data_error_body(status: int, text: str) -> object:
-    """An error in the form of this API."""
-    code = _CODES.get(status, "dependency_unavailable" if status == 503 else "internal")
-    return {"error": text, "code": code, "retryable": status in (429, 503), "trace_id": f"local-{status}"}
 
 
 @dataclass(slots=True)
@@ -92,58 +82,7 @@ class DataRoutes:
         server.get("/v2/positions", self._positions)
         server.get("/v2/trades", self._own_trades)
         server.get("/v2/activity", self._activity)
-        server.get("/v2/tokens", self._tokens)
-        server.get("/v2/resolutions", self._resolutions)
         server.get("/v2/value", self._value)
-
-    # ---- paging and parameters
-
-    @staticmethod
-    def _query(request: web.Request, name: str, *others: str) -> list[str]:
-        """All values of a parameter, repeated or separated by commas, in snake or camel case."""
-        head, *tail = name.split("_")
-        camel = head + "".join(word.title() for word in tail)
-        found = [text for key in (name, camel, *others) for text in request.query.getall(key, [])]
-        return [value for text in found for value in text.split(",") if value]
-
-    def _paged(self, request: web.Request, rows: list[dict[str, Any]]) -> web.Response:
-        if "offset" in request.query:
-            raise Refused(400, "offset is not supported: use cursor")
-        text = (self._query(request, "limit") or [str(DEFAULT_LIMIT)])[0]
-        if not text.isdecimal() or not 1 <= int(text) <= MAX_LIMIT:
-            raise Refused(400, f"limit must be between 1 and {MAX_LIMIT}")
-        limit = int(text)
-        cursor = (self._query(request, "cursor", "next_cursor") or [""])[0]
-        try:
-            start = int(base64.urlsafe_b64decode(cursor)) if cursor else 0
-        except (binascii.Error, ValueError) as error:
-            raise Refused(400, "invalid cursor") from error
-        end = start + limit
-        more = end < len(rows)
-        following = base64.urlsafe_b64encode(str(end).encode()).decode() if more else None
-        return answer(
-            {
-                "data": rows[start:end],
-                "pagination": {"limit": limit, "offset": start, "has_more": more, "next_cursor": following},
-            }
-        )
-
-    def _user(self, request: web.Request) -> str | None:
-        found = self._query(request, "user")
-        return found[0].lower() if found else None
-
-    def _conditions(self, request: web.Request) -> set[str]:
-        found = set(self._query(request, "condition", "condition_id", "conditionId"))
-        if len(found) > 20:
-            raise Refused(400, "at most 20 conditions")
-        return found
-
-    def _amount(self, request: web.Request, default: float) -> float:
-        text = (self._query(request, "filter_amount") or [str(default)])[0]
-        try:
-            return float(text)
-        except ValueError as error:
-            raise Refused(400, "invalid filter_amount") from error
 
     def _window_of(self, token: str) -> Window | None:
         return self._listings.find(token)
@@ -176,8 +115,8 @@ class DataRoutes:
         return float(text[held.outcome])
 
     async def _positions(self, request: web.Request) -> web.Response:
-        user, conditions = self._user(request), self._conditions(request)
-        statuses = self._query(request, "status") or ["OPEN"]
+        user, conditions = user_of(request), conditions_of(request)
+        statuses = query(request, "status") or ["OPEN"]
         if unknown := [status for status in statuses if status not in _STATUSES]:
             raise Refused(400, f"unknown status {unknown[0]}")
         if user is None and len(conditions) != 1:
@@ -185,7 +124,7 @@ class DataRoutes:
         if user is None and {"REDEEMABLE_LOST", "MERGEABLE"} & set(statuses):
             raise Refused(400, "user must be given")
         wallets = [user] if user is not None else [account.wallet.lower() for account in self._accounts]
-        least = self._amount(request, DUST_SHARES)
+        least = amount_of(request, DUST_SHARES)
         rows = []
         for wallet in wallets:
             all_held = self.held(wallet, self._lagging())
@@ -198,7 +137,7 @@ class DataRoutes:
                 if self._shown(row, held, statuses, least):
                     rows.append(row)
         rows.sort(key=lambda row: -float(row["current_value"]))
-        return self._paged(request, rows)
+        return paged(request, rows)
 
     @staticmethod
     def _shown(row: dict[str, Any], held: _Held, statuses: Iterable[str], least: float) -> bool:
@@ -271,7 +210,7 @@ class DataRoutes:
         }
 
     async def _value(self, request: web.Request) -> web.Response:
-        user = self._user(request)
+        user = user_of(request)
         if user is None:
             raise Refused(400, "user must be given")
         value = sum(max(0, held.size) / SIZE_UNITS * self._price(held) for held in self.held(user, self._lagging()))
@@ -282,9 +221,9 @@ class DataRoutes:
     def _entries(self, request: web.Request, user: str | None) -> list[Entry]:
         """Ledger rows that show already, newest first."""
         until = self._clock.now_ms() - round(self.trade_lag_seconds * 1000)
-        conditions = self._conditions(request)
-        side = (self._query(request, "side") or [""])[0].upper()
-        start, end = (self._query(request, name) for name in ("start", "end"))
+        conditions = conditions_of(request)
+        side = (query(request, "side") or [""])[0].upper()
+        start, end = (query(request, name) for name in ("start", "end"))
         if user is None and (start or end):
             raise Refused(400, "start and end need user")
         low, high = (int(start[0]) if start else 0), (int(end[0]) if end else 2**62)
@@ -326,9 +265,9 @@ class DataRoutes:
         }
 
     async def _own_trades(self, request: web.Request) -> web.Response:
-        user = self._user(request)
-        taker_only = (self._query(request, "taker_only") or ["true"])[0].lower() != "false"
-        least = self._amount(request, DUST_TRADE)
+        user = user_of(request)
+        taker_only = (query(request, "taker_only") or ["true"])[0].lower() != "false"
+        least = amount_of(request, DUST_TRADE)
         rows = []
         for entry in self._entries(request, user):
             trade = self._trades.trades.get(entry.trade_id)
@@ -339,7 +278,7 @@ class DataRoutes:
             row = self._trade_row(entry)
             if row is not None and row["size"] >= least:
                 rows.append(self._fresh(row, entry))
-        return self._paged(request, rows)
+        return paged(request, rows)
 
     def _fresh(self, row: dict[str, Any], entry: Entry) -> dict[str, Any]:
         """A row that is younger than the positions is not labelled yet."""
@@ -348,11 +287,11 @@ class DataRoutes:
         return row
 
     async def _activity(self, request: web.Request) -> web.Response:
-        user = self._user(request)
+        user = user_of(request)
         if user is None:
             raise Refused(400, "user must be given")
-        kinds = set(self._query(request, "type"))
-        hidden = (self._query(request, "exclude_deposits_withdrawals") or ["true"])[0].lower() != "false"
+        kinds = set(query(request, "type"))
+        hidden = (query(request, "exclude_deposits_withdrawals") or ["true"])[0].lower() != "false"
         rows = []
         for entry in self._entries(request, user):
             if (kinds and entry.kind not in kinds) or (entry.kind == "DEPOSIT" and hidden):
@@ -365,7 +304,7 @@ class DataRoutes:
             if entry.kind != "TRADE":
                 row["side"] = ""
             rows.append(row)
-        return self._paged(request, rows)
+        return paged(request, rows)
 
     @staticmethod
     def _cash_row(entry: Entry) -> dict[str, Any]:
@@ -378,80 +317,3 @@ class DataRoutes:
             "price": 0.0,
             "transaction_hash": "0x" + "0" * 64,
         }
-
-    # ---- tokens and resolutions
-
-    async def _tokens(self, request: web.Request) -> web.Response:
-        tokens = self._query(request, "token_id")
-        conditions = self._query(request, "condition", "condition_id", "conditionId")
-        if len(tokens) > 50 or len(conditions) > 10 or bool(tokens) == bool(conditions):
-            raise Refused(400, "one of token_id (at most 50) and condition (at most 10) must be given")
-        now = self._clock.now_ms()
-        wanted = list(tokens)
-        for condition in conditions:
-            window = self._listings.find(condition)
-            wanted += window.tokens if window is not None else ()
-        rows = []
-        for token in dict.fromkeys(wanted):
-            window = self._window_of(token)
-            if window is None or not token.isdecimal() or now < window.tokens_known_ms:
-                continue
-            outcome = window.outcome_of(token)
-            resolved = now >= window.resolved_ms
-            won = resolved and self._rows.went_up(window) == (outcome == 0)
-            rows.append(
-                {
-                    "token_id": token,
-                    "condition_id": window.condition_id,
-                    "structural_condition_id": None,
-                    "module": "v1_ctf",
-                    "outcome_index": outcome,
-                    "clob_index": outcome,
-                    "outcome": OUTCOMES[outcome],
-                    "opposite_token_id": window.tokens[1 - outcome],
-                    "resolved": resolved,
-                    "final_price": float(won) if resolved else None,
-                    "title": window.title,
-                    "market_slug": window.slug,
-                    "closed": resolved,
-                    "neg_risk": False,
-                    "neg_risk_market_id": None,
-                    "question_index": None,
-                    "event_id": window.event_id,
-                    "event_slug": window.slug,
-                }
-            )
-        return self._paged(request, rows)
-
-    async def _resolutions(self, request: web.Request) -> web.Response:
-        conditions = self._conditions(request)
-        questions = set(self._query(request, "question_id"))
-        if not conditions and not questions:
-            raise Refused(400, "condition or question_id must be given")
-        now = self._clock.now_ms()
-        rows = []
-        for window in self._listings.published(now):
-            if window.condition_id not in conditions and window.question_id not in questions:
-                continue
-            resolved = now >= window.resolved_ms
-            up = resolved and self._rows.went_up(window)
-            changed = window.resolved_ms if resolved else window.created_ms
-            rows.append(
-                {
-                    "question_id": window.question_id,
-                    "condition_id": window.condition_id,
-                    "status": "resolved" if resolved else "initialized",
-                    "extended_review": False,
-                    "was_disputed": False,
-                    "new_version_q": False,
-                    "proposed_price": "69",
-                    "reproposed_price": "69",
-                    "price": ("1" if up else "0") if resolved else "69",
-                    "last_update_timestamp": str(changed // 1000),
-                    "market_type": "v1_ctf",
-                    "payouts": ([1_000_000, 0] if up else [0, 1_000_000]) if resolved else None,
-                    "reporter": "CHAINLINK",
-                    "resolved_at": window.resolved_ms // 1000 if resolved else None,
-                }
-            )
-        return self._paged(request, rows)

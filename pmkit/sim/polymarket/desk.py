@@ -205,6 +205,8 @@ class Desk:
             cost += wanted * price // 10_000
             fee += taker_fee(price, wanted)
             worst = price
+            if wanted < size:
+                break  # a rest of money that buys less than a base unit here buys nothing worse
         return shares, cost, fee, worst
 
     def _check_funds(self, record: OrderRecord, fee: int) -> None:

@@ -181,6 +181,11 @@ class GammaRows:
             row["events"] = [self.event(window, now_ms, with_markets=False)]
         return row
 
+    def prices(self, window: Window, now_ms: int) -> list[str]:
+        """The price of each outcome at a moment, as text."""
+        bid, ask, _, _ = self._quote(window, now_ms)
+        return self._prices(window, now_ms >= window.resolved_ms, bid, ask)
+
     def _prices(self, window: Window, closed: bool, bid: int | None, ask: int | None) -> list[str]:
         if closed:
             return ["1", "0"] if self.went_up(window) else ["0", "1"]

@@ -41,7 +41,7 @@ class TradeBook:
     def __init__(self, clock: Clock, entropy: Entropy, accounts: Accounts, faults: Faults, spawn: Spawn) -> None:
         self.changed: list[Callable[[TradeRecord], object]] = []
         self.trades: dict[str, TradeRecord] = {}
-        self.settles_on_chain = True
+        self._by_owner: dict[str, list[TradeRecord]] = {}
         self._clock = clock
         self._entropy = entropy
         self._accounts = accounts
@@ -107,7 +107,13 @@ class TradeBook:
         for leg in trade.legs:
             if leg.record is not None:
                 self._hold(leg, trade)
+        for owner in trade.owners():
+            self._by_owner.setdefault(owner, []).append(trade)
         return trade
+
+    def of_owner(self, owner: str) -> list[TradeRecord]:
+        """Everything an owner has a part in, oldest first."""
+        return self._by_owner.get(owner, [])
 
     def _hold(self, leg: Leg, trade: TradeRecord) -> None:
         record = leg.record

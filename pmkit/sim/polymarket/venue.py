@@ -1,4 +1,4 @@
-"""The local Polymarket: Gamma and CLOB on a port each, the market channel, the clock that opens and ends markets."""
+"""The local Polymarket: CLOB, Gamma and Data on a port each, its sockets, the clock that opens and ends markets."""
 
 from __future__ import annotations
 
@@ -15,6 +15,9 @@ from pmkit.sim.polymarket.account_rest import AccountRoutes
 from pmkit.sim.polymarket.accounts import Accounts, TestAccount
 from pmkit.sim.polymarket.auth import ApiKeys, AuthRoutes
 from pmkit.sim.polymarket.book import COARSE_TICK, BookTruth, TokenBook
+from pmkit.sim.polymarket.data import DataRoutes
+from pmkit.sim.polymarket.data_query import data_error_body
+from pmkit.sim.polymarket.data_tokens import TokenRoutes
 from pmkit.sim.polymarket.desk import Desk
 from pmkit.sim.polymarket.gamma import FEE_SCHEDULE, GammaRows, description
 from pmkit.sim.polymarket.gamma_rest import GammaRoutes, error_body
@@ -23,6 +26,7 @@ from pmkit.sim.polymarket.live import LiveMarket, empty_book, loose
 from pmkit.sim.polymarket.market import OUTCOMES, Listings, Window
 from pmkit.sim.polymarket.modes import AnswerFaults, Modes
 from pmkit.sim.polymarket.order_rest import OrderRoutes
+from pmkit.sim.polymarket.prices import PriceChannel
 from pmkit.sim.polymarket.rest import NOT_BUILT, ClobRoutes
 from pmkit.sim.polymarket.trades import TradeBook
 from pmkit.sim.polymarket.user import UserChannel
@@ -50,7 +54,8 @@ class PolymarketVenue(Venue):
 
     Only the current and the next window of each series may hold an engine, and only once somebody asked for them; an
     order on a later one starts it, too. For tests: `accounts` (the truth: balances and ledger), `desk` (orders, taker
-    delay), `trades`, `modes` (restarts), `answers` (lost and late answers), `user` (its silence), `limits`, `reads`.
+    delay), `trades`, `modes` (restarts), `answers` (lost and late answers), `user` (its silence), `limits`,
+    `reads` and `data_rows` (how late they are), `prices`.
     """
 
     def __init__(
@@ -73,7 +78,7 @@ class PolymarketVenue(Venue):
         self.channel = MarketChannel(self._snapshot, self._subscribed)
         self.clob = self.add_server("polymarket clob", clob_port)
         self.gamma = self.add_server("polymarket gamma", gamma_port, error_body=error_body)
-        self.absent = self.add_server("polymarket data", data_port)
+        self.data = self.add_server("polymarket data", data_port, error_body=data_error_body)
         entropy = Entropy(f"{world.seed} polymarket orders")
         self.keys = ApiKeys(world, clock)
         self.accounts = Accounts(world, self.keys)
@@ -97,8 +102,12 @@ class PolymarketVenue(Venue):
         self.clob.socket("/ws/market", self.channel.make_session)
         self.clob.socket("/ws/user", self.user.make_session)
         self.clob.get("/api/geoblock", self._geoblock)
-        self.absent.get("/relayer/deployed", self._deployed)
-        self.absent.any("/{rest:.*}", self._not_built)
+        self.data_rows = DataRoutes(self.data, self.listings, self.rows, self.accounts, self.trades, clock)
+        TokenRoutes(self.data, self.listings, self.rows, clock)
+        self.prices = PriceChannel(world, clock, self.keys, self.faults)
+        self.data.socket("/ws", self.prices.make_session)
+        self.data.get("/relayer/deployed", self._deployed)
+        self.data.any("/{rest:.*}", self._not_built)
         self._events: list[tuple[int, int, str, Window | None]] = []
 
     # ---- life
@@ -110,18 +119,19 @@ class PolymarketVenue(Venue):
         heapq.heappush(self._events, (now + round(LONGEST_SLEEP_SECONDS * 1000), _Event.EXTEND, "", None))
         await super().start()
         _ = self.spawn(self._keep_time(), "schedule")
+        _ = self.spawn(self.prices.run(), "live prices")
 
     def endpoints(self) -> PolymarketEndpoints:
         """Where everything is. What is not built yet answers 501 there."""
         return PolymarketEndpoints(
             clob=self.clob.url(),
             gamma=self.gamma.url(),
-            data=self.absent.url(),
+            data=self.data.url(),
             market_ws=self.clob.url("/ws/market", "ws"),
             user_ws=self.clob.url("/ws/user", "ws"),
-            live_ws=self.absent.url("/ws", "ws"),
-            relayer=self.absent.url("/relayer"),
-            rpc=self.absent.url("/rpc"),
+            live_ws=self.data.url("/ws", "ws"),
+            relayer=self.data.url("/relayer"),
+            rpc=self.data.url("/rpc"),
         )
 
     async def _geoblock(self, request: web.Request) -> web.Response:

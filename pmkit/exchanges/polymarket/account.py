@@ -1,0 +1,245 @@
+"""Cash and positions of the account.
+
+The Data API is one to three minutes late, so that its rows are overlaid with what the CLOB knows: own trades of the
+last minutes and the balances of their tokens. A match moves tokens when it is mined; until then it is pending.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from decimal import ROUND_CEILING, Decimal
+from typing import Final
+
+import msgspec
+
+from pmkit.errors import ConfigError, ProtocolChanged
+from pmkit.exchanges.numbers import quotient
+from pmkit.exchanges.polymarket.amounts import BASE
+from pmkit.exchanges.polymarket.catalogue import Catalogue
+from pmkit.exchanges.polymarket.credentials import Identity, Login
+from pmkit.exchanges.polymarket.eip712 import exchange_for, is_position_id
+from pmkit.exchanges.polymarket.journal import Journal
+from pmkit.exchanges.polymarket.order_queries import OrderQueries
+from pmkit.exchanges.polymarket.types import PolymarketMarket
+from pmkit.exchanges.polymarket.user_messages import OwnLeg, OwnOrder, OwnTrade
+from pmkit.exchanges.types import FillState, Position, Side
+from pmkit.http import HttpSession
+
+DATA_REQUESTS: Final = (("GET", "/v2/positions"), ("GET", "/v2/tokens"))
+RECENT_MS: Final = 900_000
+"""Own trades this young (market time) outweigh the Data API's rows."""
+
+DATA_LAG_MS: Final = 180_000
+PAGE: Final = 500
+MAX_PAGES: Final = 100
+_TRIES: Final = 3
+_MINED: Final = ("MINED", "CONFIRMED")
+_ZERO: Final = Decimal(0)
+_MICRO: Final = Decimal("0.000001")
+
+
+class _PositionRow(msgspec.Struct, frozen=True):
+    token_id: str
+    condition_id: str
+    current_size: Decimal
+    avg_price: Decimal | None = None
+    outcome: str | None = None
+
+
+class _Pagination(msgspec.Struct, frozen=True):
+    next_cursor: str | None = None
+
+
+class _PositionsPage(msgspec.Struct, frozen=True):
+    data: list[_PositionRow]
+    pagination: _Pagination
+
+
+class Account:
+    """Queries about money and shares. All raise as the sessions do; nothing failed looks empty."""
+
+    def __init__(
+        self, login: Login, data: HttpSession, queries: OrderQueries, journal: Journal, catalogue: Catalogue
+    ) -> None:
+        self._login = login
+        self._data = data
+        self._queries = queries
+        self._journal = journal
+        self._catalogue = catalogue
+
+    # -- cash -----------------------------------------------------------------------------------------------------
+
+    async def cash(self) -> Decimal:
+        """pUSD of the wallet as the venue sees the chain: matches that are not mined are not in it."""
+        identity = await self._login.ready()
+        return (await self._login.balance(identity.signature_type)).balance
+
+    async def spendable(self, market: PolymarketMarket) -> Decimal:
+        """What a BUY on this market can spend, fee inside: cash and allowance, less open BUY orders and matches that
+        are not mined yet."""
+        identity = await self._login.ready()
+        trades = await self._recent(self._catalogue.now_ms())
+        orders = await self._queries.open_orders()
+        found = await self._login.balance(identity.signature_type)
+        held = sum((_held(row) for row in orders), _ZERO)
+        for trade in trades:
+            if _word(trade) in (*_MINED, "FAILED"):
+                continue
+            for leg in self._legs(identity, trade):
+                if leg.side is Side.BUY:
+                    fee = _ZERO if leg.liquidity == "MAKER" else market.fees.fee(leg.price, leg.size)
+                    held += leg.price * leg.size + fee
+        spender = exchange_for(market.token_ids[0], market.neg_risk).contract.lower()
+        allowed = Decimal(found.allowances.get(spender, 0)) * _MICRO
+        return max(_ZERO, min(found.balance - held, allowed))
+
+    async def check_allowance(self, market: PolymarketMarket) -> None:
+        """Whether the market's exchange contract may take pUSD. Raises ConfigError that names it where it may not."""
+        identity = await self._login.ready()
+        found = await self._login.balance(identity.signature_type)
+        exchange = exchange_for(market.token_ids[0], market.neg_risk)
+        if not found.allows(exchange.contract, BASE):
+            raise ConfigError(
+                f"{identity.maker} does not let the exchange contract {exchange.contract} take its pUSD, so that every "
+                f"BUY on {market.label} is refused: approve it (polymarket.com does so with the first trade)"
+            )
+
+    async def refresh(self, token_id: str = "") -> None:
+        """Have the venue look at the chain again: after deposits, approvals, splits and redeems."""
+        identity = await self._login.ready()
+        await self._login.refresh_balance(identity.signature_type, _asset_type(token_id), token_id)
+
+    # -- positions ------------------------------------------------------------------------------------------------
+
+    async def positions(self) -> list[Position]:
+        """Every token with shares. Those traded in the last 15 minutes are exact, `as_of_ms` tells of the others."""
+        identity = await self._login.ready()
+        rows = await self._rows(identity.maker)
+        for attempt in range(_TRIES):
+            now_ms = self._catalogue.now_ms()
+            trades = await self._recent(now_ms)
+            touched = self._touched(identity, trades)
+            balances = {token: await self._shares(identity, token) for token in touched}
+            # A match that is mined between the two reads would count twice or not at all.
+            if attempt + 1 == _TRIES or _states(trades) == _states(await self._recent(now_ms)):
+                break
+        found = [
+            self._overlaid(token, legs, balances[token], rows.get(token), now_ms) for token, legs in touched.items()
+        ]
+        found += [_position(row, now_ms) for token, row in rows.items() if token not in touched]
+        return [position for position in found if position.size or position.pending]
+
+    async def _rows(self, wallet: str) -> dict[str, _PositionRow]:
+        rows: dict[str, _PositionRow] = {}
+        cursor: str | None = None
+        seen: set[str] = set()
+        for _ in range(MAX_PAGES):
+            params: dict[str, str | int] = {"user": wallet, "filter_amount": 0, "limit": PAGE}
+            if cursor is not None:
+                params["cursor"] = cursor
+            page = await self._data.get_json("/v2/positions", _PositionsPage, params)
+            rows.update((row.token_id, row) for row in page.data)
+            cursor = page.pagination.next_cursor
+            if not cursor:
+                return rows
+            if cursor in seen:
+                break
+            seen.add(cursor)
+        raise ProtocolChanged(f"{self._data.host}: /v2/positions does not end after {len(seen)} pages")
+
+    async def _recent(self, now_ms: int) -> list[OwnTrade]:
+        return await self._queries.trades(after_s=(now_ms - RECENT_MS) // 1000)
+
+    def _legs(self, identity: Identity, trade: OwnTrade) -> tuple[OwnLeg, ...]:
+        return trade.legs(identity.credentials.api_key, identity.maker, self._journal.records.keys())
+
+    def _touched(self, identity: Identity, trades: Iterable[OwnTrade]) -> dict[str, list[tuple[OwnTrade, OwnLeg]]]:
+        touched: dict[str, list[tuple[OwnTrade, OwnLeg]]] = {}
+        for trade in trades:
+            for leg in self._legs(identity, trade):
+                touched.setdefault(leg.token_id, []).append((trade, leg))
+        return touched
+
+    async def _shares(self, identity: Identity, token: str) -> Decimal:
+        asset = _asset_type(token)
+        await self._login.refresh_balance(identity.signature_type, asset, token)
+        return (await self._login.balance(identity.signature_type, asset, token)).balance
+
+    def _overlaid(
+        self,
+        token: str,
+        legs: list[tuple[OwnTrade, OwnLeg]],
+        balance: Decimal,
+        row: _PositionRow | None,
+        now_ms: int,
+    ) -> Position:
+        coming = mined = cost = bought = _ZERO
+        for trade, leg in legs:
+            signed = leg.size if leg.side is Side.BUY else -leg.size
+            if leg.state is FillState.FAILED:
+                continue
+            if _word(trade) not in _MINED:
+                coming += signed
+            elif leg.state is not FillState.FINAL:
+                mined += signed
+            if leg.side is Side.BUY:
+                cost += leg.size * leg.price
+                bought += leg.size
+        first = legs[0][1]
+        size = max(_ZERO, balance + coming)
+        if row is not None and row.avg_price and row.current_size == size:
+            average: Decimal | None = row.avg_price
+        else:
+            average = quotient(cost, bought) if bought else row.avg_price if row is not None else None
+        return Position(
+            market_id=first.market_id,
+            token_id=token,
+            outcome=first.outcome or self._outcome(first.market_id, token),
+            size=size,
+            average_price=average,
+            confirmed=size - coming - mined,
+            pending=coming + mined,
+            as_of_ms=now_ms,
+        )
+
+    def _outcome(self, market_id: str, token: str) -> str:
+        market = self._catalogue.known(market_id)
+        if market is None or token not in market.token_ids:
+            return ""
+        return market.outcomes[market.token_ids.index(token)]
+
+
+def _position(row: _PositionRow, now_ms: int) -> Position:
+    return Position(
+        market_id=row.condition_id.lower(),
+        token_id=row.token_id,
+        outcome=(row.outcome or "").upper(),
+        size=row.current_size,
+        average_price=row.avg_price,
+        confirmed=row.current_size,
+        pending=_ZERO,
+        as_of_ms=now_ms - DATA_LAG_MS,
+    )
+
+
+def _held(row: OwnOrder) -> Decimal:
+    """Dollars that an open BUY holds back, without the fee."""
+    if row.side is not Side.BUY:
+        return _ZERO
+    if row.size_is_money:
+        return max(_ZERO, row.original_size - row.size_matched * row.price)
+    return ((row.original_size - row.size_matched) * row.price).quantize(_MICRO, ROUND_CEILING)
+
+
+def _word(trade: OwnTrade) -> str:
+    return trade.status.strip().upper().removeprefix("TRADE_STATUS_")
+
+
+def _states(trades: Iterable[OwnTrade]) -> dict[str, str]:
+    return {trade.trade_id: _word(trade) for trade in trades}
+
+
+def _asset_type(token_id: str) -> str:
+    if not token_id:
+        return "COLLATERAL"
+    return "CONDITIONAL-V2" if is_position_id(token_id) else "CONDITIONAL"

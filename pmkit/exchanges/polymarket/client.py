@@ -1,0 +1,419 @@
+"""`PolymarketExchange`: an account on Polymarket, behind `BaseExchange`."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine, Iterable, Sequence
+from contextlib import AbstractAsyncContextManager
+from datetime import datetime
+from decimal import Decimal
+from typing import Any
+
+from pmkit.clock import Clock
+from pmkit.config.secret import Secret
+from pmkit.endpoints import Endpoints
+from pmkit.errors import CancelUnknown, InsufficientFunds, InvalidOrder, NotSent, OrderRejected, PmkitError
+from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide
+from pmkit.exchanges.market import Market
+from pmkit.exchanges.polymarket.account import DATA_REQUESTS, Account
+from pmkit.exchanges.polymarket.account_stream import AccountStream
+from pmkit.exchanges.polymarket.auth import Credentials, Signer
+from pmkit.exchanges.polymarket.cancels import Cancels
+from pmkit.exchanges.polymarket.credentials import Login
+from pmkit.exchanges.polymarket.heartbeat import Heartbeat
+from pmkit.exchanges.polymarket.history import History
+from pmkit.exchanges.polymarket.journal import Journal
+from pmkit.exchanges.polymarket.limits import TradingLimits
+from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
+from pmkit.exchanges.polymarket.order_entry import OrderEntry, check_legs
+from pmkit.exchanges.polymarket.order_intent import limit_intent, market_intent
+from pmkit.exchanges.polymarket.order_lookup import OrderLookup
+from pmkit.exchanges.polymarket.order_plan import OrderPlan
+from pmkit.exchanges.polymarket.order_queries import OrderQueries
+from pmkit.exchanges.polymarket.orders import MAX_BATCH
+from pmkit.exchanges.polymarket.reference_ws import LivePrices
+from pmkit.exchanges.polymarket.signed_http import SignedSession
+from pmkit.exchanges.polymarket.types import VENUE, PolymarketMarket
+from pmkit.exchanges.types import (
+    Absent,
+    Accepted,
+    Budget,
+    CancelResult,
+    Fill,
+    Intent,
+    Order,
+    OrderId,
+    OrderState,
+    OrderStatus,
+    Position,
+    ReferencePrice,
+    Side,
+    TimeInForce,
+    Trade,
+)
+from pmkit.http import HttpSession
+from pmkit.logging.redact import protect
+from pmkit.streams import Subscription
+
+_LOG = logging.getLogger("pmkit.polymarket")
+
+CLOSE_SECONDS = 0.3
+"""Wall seconds that orders on their way get when the exchange is closed."""
+
+HINT_SECONDS = 60.0
+
+
+class PolymarketExchange(PublicSide):
+    """An account on Polymarket, on the public side of `data` (closed with it; made where none is given).
+
+    `private_key` is the key of the account; `funder` the wallet that holds its funds (none: the key's own address, or
+    the wallet of `signature_type`, or the only one of its wallets with money). `credentials`: API key, secret and
+    passphrase; derived or created where none are given. Nothing connects before the first call; `keep_warm()` logs in
+    and opens the connections, so that the first order does not have to.
+
+    Raises ConfigError for a key that is none, and for a funder and signature type that do not fit (naming what does).
+    """
+
+    data: PolymarketMarketData
+
+    def __init__(
+        self,
+        endpoints: Endpoints,
+        clock: Clock,
+        *,
+        private_key: Secret,
+        funder: str | None = None,
+        signature_type: int | None = None,
+        credentials: Credentials | tuple[Secret | str, Secret | str, Secret | str] | None = None,
+        data: PolymarketMarketData | None = None,
+    ) -> None:
+        protect(private_key)
+        signer = Signer(private_key.reveal())
+        super().__init__(data or PolymarketMarketData(endpoints, clock))
+        self._http = SignedSession(endpoints.polymarket.clob, clock, self.venue_clock)
+        self._data_api = HttpSession(endpoints.polymarket.data, clock, allow=DATA_REQUESTS)
+        self.login = Login(
+            self._http,
+            clock,
+            signer,
+            funder=funder,
+            signature_type=signature_type,
+            credentials=_credentials(signer, credentials),
+        )
+        self.limits = TradingLimits(clock, self._http.host)
+        self.journal = Journal(VENUE)
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+        self._hinted: float | None = None
+        catalogue = self.data.catalogue
+        self._queries = OrderQueries(self._http)
+        self.stream = AccountStream(
+            endpoints.polymarket.user_ws, self.login, self._queries, self.journal, catalogue, clock, self._spawn
+        )
+        self.lookup = OrderLookup(
+            self._queries, self.journal, clock, self.stream.take, self.stream.take, self.venue_clock.now_ms
+        )
+        self.lookup.published = self.stream.publish_order
+        self._entry = OrderEntry(
+            self._http,
+            self.login,
+            self.journal,
+            self.limits,
+            clock,
+            self._spawn,
+            on_accepted=self.stream.accepted,
+            on_refused=self._refused,
+            lookup=self.lookup.resolve,
+        )
+        self._cancels = Cancels(self._http, self.login, self.limits, self._canceled)
+        self._account = Account(self.login, self._data_api, self._queries, self.journal, catalogue)
+        self._history = History(self.login, self._data_api, self._queries, self.journal, catalogue)
+        self._prices: LivePrices | None = None
+
+    # -- life -----------------------------------------------------------------------------------------------------
+
+    def _spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coro, name=f"pmkit polymarket {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or (error := task.exception()) is None:
+            return
+        # An order's error reaches whoever placed it, and the journal; of anything else nobody would hear.
+        if isinstance(error, PmkitError):
+            _LOG.debug("%s ended: %s", task.get_name(), error)
+        else:
+            _LOG.error("%s failed", task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """End everything within a second. Orders that are still on their way stay in `unresolved`."""
+        self._closed = True
+        sending = {record.sending for record in self.journal.records.values() if record.sending} & self._tasks
+        if sending:
+            await asyncio.wait(sending, timeout=CLOSE_SECONDS)
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.stream.close()
+        if self._prices is not None:
+            await self._prices.close()
+        await asyncio.gather(self._http.close(), self._data_api.close(), self.data.close())
+
+    async def keep_warm(self) -> None:
+        """Log in, and open (or keep open) the connections for orders and cancels. Measures the venue's clock."""
+        await self.login.ready()
+        await asyncio.gather(self._http.measure_clock(self._http.orders), self._http.measure_clock(self._http.cancels))
+
+    def budget(self) -> Budget:
+        return self.limits.left()
+
+    def dead_man(self) -> AbstractAsyncContextManager[Any]:
+        """Heartbeats while the block runs. The venue cancels **all** open orders of the API key some 10 s after the
+        last one: also after the block has ended, since nothing disarms it."""
+        return Heartbeat(self._http, self.login, self.clock, block=self._block, on_back=self.stream.back_fill)
+
+    def _block(self, reason: str) -> None:
+        self._entry.blocked = reason
+
+    # -- placing --------------------------------------------------------------------------------------------------
+
+    async def place_limit_order(
+        self,
+        market: Market,
+        outcome: str,
+        side: Side,
+        price: Amount,
+        size: Amount,
+        *,
+        time_in_force: TimeInForce = TimeInForce.GTC,
+        expires_at: datetime | None = None,
+        post_only: bool = False,
+        client_order_id: str | None = None,
+    ) -> OrderId:
+        self._check_open()
+        own = self.data.current(market)
+        order, plan = limit_intent(
+            self.data,
+            own,
+            outcome,
+            side,
+            price,
+            size,
+            time_in_force=time_in_force,
+            expires_at=expires_at,
+            post_only=post_only,
+            client_order_id=client_order_id,
+        )
+        return await self._entry.place(own, order, plan)
+
+    async def place_market_order(
+        self,
+        market: Market,
+        outcome: str,
+        side: Side,
+        *,
+        worst_price: Amount,
+        size: Amount | None = None,
+        amount: Amount | None = None,
+        client_order_id: str | None = None,
+    ) -> OrderId:
+        """See `BaseExchange`. A BUY aims at dollars: at a better price than the worst it gets more shares, also where
+        `size` was given. The order's own size is what the worst price gives."""
+        self._check_open()
+        own = self.data.current(market)
+        order, plan = market_intent(
+            self.data,
+            own,
+            outcome,
+            side,
+            worst_price=worst_price,
+            size=size,
+            amount=amount,
+            client_order_id=client_order_id,
+        )
+        return await self._entry.place(own, order, plan)
+
+    async def place_orders(self, orders: Sequence[Order]) -> list[LegResult]:
+        """Up to 15 go in one request, more in several. One result per leg; only a log-in that fails raises."""
+        self._check_open()
+        check_legs(orders)
+        results: list[LegResult | None] = [None] * len(orders)
+        legal: list[tuple[int, tuple[PolymarketMarket, Order, OrderPlan]]] = []
+        for place, order in enumerate(orders):
+            try:
+                legal.append((place, await self._leg(order)))
+            except PmkitError as error:
+                results[place] = error
+        for first in range(0, len(legal), MAX_BATCH):
+            piece = legal[first : first + MAX_BATCH]
+            found = await self._entry.place_batch([leg for _, leg in piece])
+            for (place, _), result in zip(piece, found, strict=True):
+                results[place] = result
+        return [result for result in results if result is not None]
+
+    async def _leg(self, order: Order) -> tuple[PolymarketMarket, Order, OrderPlan]:
+        market = self.data.catalogue.known(order.market_id) or await self.data.get_market(order.market_id)
+        planned, plan = limit_intent(
+            self.data,
+            market,
+            order.outcome,
+            order.side,
+            order.price,
+            order.size,
+            time_in_force=order.time_in_force,
+            expires_at=order.expires_at,
+            post_only=order.post_only,
+            client_order_id=order.client_order_id,
+        )
+        return market, planned, plan
+
+    async def replace_orders(self, cancels: Sequence[str], places: Sequence[Order]) -> list[LegResult]:
+        if len(cancels) != len(places):
+            raise InvalidOrder(f"{len(cancels)} orders to cancel and {len(places)} to place: each leg replaces one")
+        done = await self.cancel_orders(cancels)
+        results: list[LegResult | None] = []
+        free: list[Order] = []
+        for order_id, order in zip(cancels, places, strict=True):
+            outcome = done[order_id]
+            if isinstance(outcome, PmkitError):
+                results.append(outcome if isinstance(outcome, CancelUnknown) else CancelUnknown(order_id, str(outcome)))
+            elif outcome:
+                free.append(order)
+                results.append(None)
+            else:
+                results.append(InvalidOrder(f"{order_id} was not cancelled ({outcome}): it is not replaced"))
+        placed = iter(await self.place_orders(free) if free else [])
+        return [next(placed) if result is None else result for result in results]
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotSent("this exchange is closed: nothing was sent")
+
+    def _refused(self, market: PolymarketMarket, error: OrderRejected) -> None:
+        """What a refusal says about our own view: the price step or the venue's view of the balance is old."""
+        if self._closed:
+            return
+        if error.code == "tick_size":
+            self._spawn(self._fresh_tick(market), f"tick of {market.slug}")
+        elif isinstance(error, InsufficientFunds):
+            now = self.clock.io_monotonic()
+            if self._hinted is None or now - self._hinted > HINT_SECONDS:
+                self._hinted = now
+                self._spawn(self._explain_funds(), "balance")
+
+    async def _fresh_tick(self, market: PolymarketMarket) -> None:
+        info = await self.data.catalogue.clob_info(market.condition_id)
+        if info is not None and info.mts is not None:
+            self.data.catalogue.set_tick(market.market_id, str(info.mts))
+
+    async def _explain_funds(self) -> None:
+        await self._account.refresh()
+        hint = await self.login.other_wallet()
+        if hint:
+            _LOG.error("polymarket: %s", hint)
+
+    # -- cancelling -----------------------------------------------------------------------------------------------
+
+    async def cancel_order(self, order_id: str) -> CancelResult:
+        return await self._cancels.one(order_id)
+
+    async def cancel_orders(self, order_ids: Sequence[str]) -> dict[str, CancelResult | PmkitError]:
+        return await self._cancels.many(order_ids) if order_ids else {}
+
+    async def cancel_all(self, market: Market) -> dict[str, CancelResult | PmkitError]:
+        return await self._cancels.market(self.data.current(market).condition_id)
+
+    def _canceled(self, order_id: str) -> None:
+        ended = self.journal.end(order_id, OrderState.CANCELED, "cancelled", self.venue_clock.now_ms())
+        if ended is not None:
+            self.stream.publish_order(ended)
+
+    # -- orders ---------------------------------------------------------------------------------------------------
+
+    @property
+    def unresolved(self) -> Sequence[Intent]:
+        return self.journal.unresolved
+
+    async def resolve_order(self, intent: Intent) -> Accepted | Absent:
+        """See `BaseExchange`. Absent takes half a minute (market time; 3 s of wall time at least) after the sending
+        ended: until then the venue may still come to know the order."""
+        await self.login.ready()
+        return await self.lookup.resolve(intent)
+
+    async def get_order_status(self, order_id: str) -> OrderStatus:
+        await self.login.ready()
+        return await self.lookup.status(order_id)
+
+    async def get_open_orders(self, market: Market | None = None) -> list[OrderStatus]:
+        await self.login.ready()
+        rows = await self._queries.open_orders("" if market is None else self.data.current(market).condition_id)
+        found = []
+        for row in rows:
+            self.stream.take(row)
+            known = self.journal.status(row.order_id)
+            if known is None:  # parked until its market is read
+                known = self.journal.status_of(row, self.journal.records.get(row.order_id), "")
+            if not known.status.terminal:
+                found.append(known)
+        return found
+
+    async def subscribe_fills(self, callback: Callback[Fill] | None = None) -> Subscription[Fill]:
+        return await self.stream.fills(callback)
+
+    async def subscribe_orders(self, callback: Callback[OrderStatus] | None = None) -> Subscription[OrderStatus]:
+        return await self.stream.orders(callback)
+
+    # -- account --------------------------------------------------------------------------------------------------
+
+    async def get_positions(self) -> list[Position]:
+        return await self._account.positions()
+
+    async def get_balance(self, market: Market | None = None) -> Decimal:
+        if market is None:
+            return await self._account.cash()
+        return await self._account.spendable(self.data.current(market))
+
+    async def get_trade_history(self, since: datetime | None = None, limit: int | None = None) -> list[Trade]:
+        return await self._history.trades(since, limit)
+
+    async def check_allowance(self, market: Market) -> None:
+        """Raises ConfigError, naming the contract, where the account's pUSD may not be spent on this market."""
+        await self._account.check_allowance(self.data.current(market))
+
+    async def refresh_balance(self, token_id: str = "") -> None:
+        """Have the venue look at the chain again for pUSD, or for the shares of a token."""
+        await self._account.refresh(token_id)
+
+    # -- live prices ----------------------------------------------------------------------------------------------
+
+    async def subscribe_reference(
+        self, assets: Iterable[str], callback: Callback[ReferencePrice] | None = None
+    ) -> Subscription[ReferencePrice]:
+        """The settlement index of assets, its running 60 s average, and the strike of the current 15-minute window."""
+        if self._prices is None:
+            identity = await self.login.ready()
+            self._prices = LivePrices(
+                self.endpoints.polymarket.live_ws, self.clock, identity.credentials.handshake(), self.venue_clock
+            )
+        return await self._prices.subscribe(assets, callback)
+
+    def strike(self, market: Market) -> Decimal | None:
+        """The price to beat of a window, once its average at the open was seen. Asks nobody."""
+        if market.strike is not None:
+            return market.strike
+        return None if self._prices is None else self._prices.strike(market.asset, market.open_ms)
+
+
+def _credentials(
+    signer: Signer, given: Credentials | tuple[Secret | str, Secret | str, Secret | str] | None
+) -> Credentials | None:
+    if given is None or isinstance(given, Credentials):
+        return given
+    protect(*given)
+    api_key, secret, passphrase = (part.reveal() if isinstance(part, Secret) else part for part in given)
+    return Credentials(signer.address, api_key, secret, passphrase)

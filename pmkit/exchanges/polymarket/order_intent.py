@@ -1,0 +1,106 @@
+"""What a user asks for as an `Order` and its plan: the wire's checks, and those that need the live book."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from decimal import Decimal
+
+from pmkit.errors import InvalidOrder
+from pmkit.exchanges.base import Amount
+from pmkit.exchanges.numbers import scaled, to_decimal
+from pmkit.exchanges.polymarket.amounts import BASE
+from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
+from pmkit.exchanges.polymarket.order_plan import OrderPlan, plan_limit, plan_market
+from pmkit.exchanges.polymarket.types import PolymarketMarket
+from pmkit.exchanges.types import Order, Side, TimeInForce
+
+
+def limit_intent(
+    data: PolymarketMarketData,
+    market: PolymarketMarket,
+    outcome: str,
+    side: Side,
+    price: Amount,
+    size: Amount,
+    *,
+    time_in_force: TimeInForce,
+    expires_at: datetime | None,
+    post_only: bool,
+    client_order_id: str | None,
+) -> tuple[Order, OrderPlan]:
+    """A limit order. Asks nobody: the live book is looked at where there is one. Raises InvalidOrder."""
+    plan = plan_limit(
+        market,
+        outcome,
+        side,
+        price,
+        size,
+        now_ms=data.venue_clock.now_ms(),
+        time_in_force=time_in_force,
+        expires_at=expires_at,
+        post_only=post_only,
+    )
+    limit = to_decimal(price, "price")
+    if plan.side is Side.BUY and not post_only and plan.maker_amount < market.min_marketable * BASE:
+        book = data.book(market, outcome)
+        if book.valid and book.best_ask is not None and book.best_ask <= limit:
+            raise InvalidOrder(
+                f"at {limit:f} this BUY takes at once, and such a one has to be worth {market.min_marketable:f} "
+                "dollars at least: more shares, or a price below the ask"
+            )
+    order = Order(
+        market_id=market.market_id,
+        outcome=outcome,
+        side=plan.side,
+        price=limit,
+        size=_shares(plan),
+        time_in_force=plan.time_in_force,
+        expires_at=expires_at,
+        post_only=post_only,
+        client_order_id=client_order_id,
+    )
+    return order, plan
+
+
+def market_intent(
+    data: PolymarketMarketData,
+    market: PolymarketMarket,
+    outcome: str,
+    side: Side,
+    *,
+    worst_price: Amount,
+    size: Amount | None,
+    amount: Amount | None,
+    client_order_id: str | None,
+) -> tuple[Order, OrderPlan]:
+    """An order that takes. The fee inside `amount` is reckoned at the best ask, where a live book knows it; without
+    one at the lowest price there is, where a dollar pays the most fee: some is left over then, and never more spent
+    than was asked for. Raises InvalidOrder.
+    """
+    book = data.book(market, outcome)
+    asked = book.best_ask
+    plan = plan_market(
+        market,
+        outcome,
+        side,
+        worst_price=worst_price,
+        size=size,
+        amount=amount,
+        fee_price=asked if book.valid and asked is not None else scaled(market.grid.unit, 4),
+    )
+    order = Order(
+        market_id=market.market_id,
+        outcome=outcome,
+        side=plan.side,
+        price=to_decimal(worst_price, "worst_price"),
+        size=_shares(plan),
+        time_in_force=plan.time_in_force,
+        client_order_id=client_order_id,
+    )
+    return order, plan
+
+
+def _shares(plan: OrderPlan) -> Decimal:
+    units = plan.taker_amount if plan.side is Side.BUY else plan.maker_amount
+    text = f"{scaled(units, 6):f}".rstrip("0").rstrip(".")
+    return Decimal(text)
