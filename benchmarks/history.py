@@ -8,9 +8,9 @@ CSV is compared with what the server has (ccxt's numbers are floats: compared as
 one, 6000 a minute: all of a round is about 1,150 of it, so nobody waits for it; that pmkit would is measured apart,
 with a limit so low that it has to (`budget`).
 
-Then: page -> CSV alone, bulk file -> CSV (a month of 1s candles in one zip: download, sha256, unzip, convert, write,
-sync), and the peak memory of a fresh process that fetches this month, over bulk and over REST (there with a raised
-limit: at the real one a month takes minutes).
+Then: page -> CSV alone, a bulk file on disk -> a synced CSV (a month of 1s candles in one zip: unzip, convert, write,
+fsync), the same with its download and checksum, and the peak memory of a fresh process that fetches this month, over
+bulk and over REST (there with a raised limit: at the real one a month takes minutes).
 
 Peers that are not installed are printed as skipped. The exit code is 1 where a CSV is wrong or the budget was exceeded.
 """
@@ -45,7 +45,7 @@ from pmkit.data.binance.bulk import BulkFacts, BulkZip
 from pmkit.data.binance.fetcher import BinanceFetcher
 from pmkit.data.binance.plan import Bulk
 from pmkit.data.binance.rows import page_rows
-from pmkit.data.candle_file import HEADER
+from pmkit.data.candle_file import HEADER, CandleFile
 from pmkit.endpoints import BinanceEndpoints, Endpoints, Where
 
 START = 1_772_323_200_000  # 2026-03-01
@@ -285,13 +285,26 @@ asyncio.run(main())
 
 
 def convert(found: Found, path: Path) -> None:
-    """Unzip and convert alone, one core."""
-    bulk = Bulk("2026-03", START, START + MONTH_MS, START, START + MONTH_MS)
+    """A bulk file on this disk -> a synced CSV file: unzip, convert, write, fsync."""
+
+    async def write() -> int:
+        bulk = Bulk("2026-03", START, START + MONTH_MS, START, START + MONTH_MS)
+        archive = BulkZip(bulk, path.open("rb"), SECOND, BulkFacts(bulk.name, "", "ok"))
+        rows = 0
+        with CandleFile(path.with_name("converted.csv")) as file:
+            async for chunk in archive.chunks():
+                file.append(chunk.data, chunk.first_ms, chunk.last_ms)
+                rows += chunk.rows
+            file.sync()
+        await archive.close()
+        return rows
+
     began, wall = time.process_time(), time.perf_counter()
-    with path.open("rb") as file:
-        rows = BulkZip(bulk, file, SECOND, BulkFacts(bulk.name, "", "ok")).count()
+    rows = asyncio.run(write())
     spent, wall = time.process_time() - began, time.perf_counter() - wall
-    found.parts["bulk"] = {"rows_per_second": round(rows / spent), "rows_per_wall_second": round(rows / wall)}
+    if rows != MONTH_MS // SECOND:
+        found.failed.append(f"bulk file: {rows} rows")
+    found.parts["bulk"] = {"rows_per_second": round(rows / wall), "rows_per_cpu_second": round(rows / spent)}
 
 
 def month(found: Found, sources: tuple[str, ...]) -> None:
@@ -356,12 +369,14 @@ def goals(found: Found) -> Iterator[str]:
     yield line("page -> CSV, rows/s of CPU", found.parts["page"]["rows_per_second"], GOAL_PAGE)
     if "bulk" in found.parts:
         yield line(
-            "bulk file -> CSV (unzip, convert), rows/s of CPU", found.parts["bulk"]["rows_per_second"], GOAL_BULK
+            "bulk file -> synced CSV (unzip, convert, write, fsync), rows/s of wall time",
+            found.parts["bulk"]["rows_per_second"],
+            GOAL_BULK,
         )
     if "month bulk" in found.parts:
         part = found.parts["month bulk"]
         yield (
-            f"bulk file -> synced file (download, sha256, unzip, convert, write, fsync), rows/s: "
+            f"the same with its download and sha256 before it, rows/s: "
             f"{part['rows_per_second']:,} of wall time, {part['rows_per_cpu_second']:,} of CPU time (no goal)"
         )
     for case in ("month bulk", "month rest"):

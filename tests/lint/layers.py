@@ -67,11 +67,12 @@ _CLIENTS = """
     exchanges.kalshi.catalogue exchanges.kalshi.market_watch exchanges.kalshi.rest_poll exchanges.kalshi.source
     exchanges.kalshi.subscriptions exchanges.kalshi.trades exchanges.kalshi.account exchanges.kalshi.budget
     exchanges.kalshi.changes exchanges.kalshi.journal exchanges.kalshi.order_entry exchanges.kalshi.paging
-    exchanges.kalshi.portfolio exchanges.kalshi.resolve exchanges.kalshi.signed_http exchanges.kalshi.user_stream
+    exchanges.kalshi.history exchanges.kalshi.portfolio exchanges.kalshi.resolve exchanges.kalshi.signed_http
+    exchanges.kalshi.user_stream
 """
 _COMPOSITION = """
     exchanges.paper exchanges.paper.exchange exchanges.paper.matcher exchanges.paper.order exchanges.paper.queue
-    exchanges.paper.liquidity exchanges.paper.account exchanges.paper.follow exchanges.paper.streams
+    exchanges.paper.liquidity exchanges.paper.account exchanges.paper.follow exchanges.paper.streams exchanges.paper.desk
     bot bot.base bot.ledger bot.life bot.local bot.own bot.rows bot.run bot.signals bot.status bot.summary
     bot.windows
 """

@@ -25,6 +25,7 @@ class Followed:
     ) -> None:
         self.market = market
         self.closed = False
+        self.watched = False
         self._data = data
         self._on_book = on_book
         self._on_print = on_print

@@ -1,0 +1,240 @@
+"""`PaperDesk`: an order's way into the dry-run, and the markets that are followed for it.
+
+An order travels `latency_ms`, waits the venue's taker delay where it would take, meets the live book and comes back.
+Its market is followed until it closes and, where there was a fill, until it is resolved and paid.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Coroutine
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+
+from pmkit.clock import to_ms
+from pmkit.errors import InvalidOrder, OrderRejected, PmkitError
+from pmkit.exchanges.base import MarketData
+from pmkit.exchanges.market import Market
+from pmkit.exchanges.orderbook import OrderBook
+from pmkit.exchanges.paper.follow import Followed
+from pmkit.exchanges.paper.matcher import KEEP, Matcher
+from pmkit.exchanges.paper.order import PaperOrder, size_units
+from pmkit.exchanges.paper.queue import QueueModel
+from pmkit.exchanges.paper.streams import PaperStreams
+from pmkit.exchanges.types import (
+    Fill,
+    FillState,
+    Intent,
+    MarketResult,
+    MarketStatus,
+    Order,
+    OrderId,
+    OrderState,
+    PublicTrade,
+)
+
+_LOG = logging.getLogger("pmkit.paper")
+
+BOOK_WAIT_SECONDS = 1.0
+BOOK_WAIT_WALL_SECONDS = 0.3
+BOOK_LOOK_WALL_SECONDS = 0.01
+RESULT_RETRY_SECONDS = 15.0
+
+
+class PaperDesk:
+    """One dry-run account at work on `data`. `unresolved`: orders whose caller went away, by client order id."""
+
+    def __init__(self, data: MarketData, balance: Decimal, queue: QueueModel, latency_ms: int) -> None:
+        self.data = data
+        self.clock = data.clock
+        self.venue = data.venue
+        self.venue_clock = data.venue_clock
+        self.latency_ms = latency_ms
+        self.matcher = Matcher(balance, queue, self._new_id, self._filled, self._changed)
+        self.streams = PaperStreams(data.venue, data.clock, self.matcher)
+        self.unresolved: dict[str, Intent] = {}
+        self.by_client: dict[str, str] = {}
+        self._followed: dict[str, Followed] = {}
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closed = False
+
+    def _new_id(self) -> str:
+        return f"paper-{self.clock.entropy.uuid4()}"
+
+    def _spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coro, name=f"paper {name}")
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        # An order's error reaches whoever placed it; of anything else nobody would hear.
+        if not task.cancelled() and (error := task.exception()) and not isinstance(error, OrderRejected):
+            _LOG.error("%s: %s failed", self.venue, task.get_name(), exc_info=error)
+
+    async def close(self) -> None:
+        """End all tasks and streams; `data` stays open. May be called twice."""
+        self._closed = True
+        tasks = [task for task in self._tasks if task is not asyncio.current_task()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self.streams.close()
+        for followed in [*self._followed.values()]:
+            await followed.close()
+        self._followed.clear()
+
+    # -- events -------------------------------------------------------------------------------------------------
+
+    def _filled(self, fill: Fill, order: PaperOrder) -> None:
+        self.streams.publish_fill(fill)
+        if fill.state is FillState.PENDING:
+            self._spawn(self._finalise(fill, order.market.final_after_ms), f"fill {fill.fill_id}")
+
+    async def _finalise(self, fill: Fill, after_ms: int) -> None:
+        holding = self.matcher.account.markets[fill.market_id].holdings[fill.outcome]
+        holding.pending += fill.size
+        await self.clock.sleep(after_ms / 1000)
+        holding.pending -= fill.size
+        final = msgspec.structs.replace(fill, state=FillState.FINAL)
+        self.matcher.fills.append(final)
+        self.streams.publish_fill(final)
+
+    def _changed(self, order: PaperOrder) -> None:
+        self.streams.publish_order(order)
+
+    def _on_book(self, book: OrderBook) -> None:
+        self.matcher.on_book(book, self.venue_clock.now_ms(), book.received_ns)
+
+    def _on_print(self, trade: PublicTrade) -> None:
+        followed = self._followed.get(trade.market_id)
+        if followed is not None:
+            market = followed.market
+            self.matcher.on_print(trade, lambda outcome: self.data.book(market, outcome), self.venue_clock.now_ms())
+
+    # -- an order -----------------------------------------------------------------------------------------------
+
+    async def send(self, market: Market, order: Order, money: int | None) -> OrderId:
+        """Bring an order to the book and its answer back. `money`: what a buy that spends dollars may spend."""
+        if self._closed:
+            raise InvalidOrder("this exchange is closed")
+        client_id = order.client_order_id or self.clock.entropy.uuid4()
+        if client_id in self.by_client:
+            raise OrderRejected("duplicate", f"the client order id {client_id} was used before")
+        now_ms = self.venue_clock.now_ms()
+        order_id = self._new_id()
+        intent = Intent(venue=self.venue, client_order_id=client_id, order=order, created_ms=now_ms, order_id=order_id)
+        paper = PaperOrder(order_id, intent, market, size_units(order.size), now_ms, money)
+        self.by_client[client_id] = order_id
+        while len(self.by_client) > KEEP:
+            del self.by_client[next(iter(self.by_client))]
+        arriving = self._spawn(self._arrive(paper), f"order {order_id}")
+        try:
+            # A caller that goes away does not take the order back, here as little as at a venue.
+            await asyncio.shield(arriving)
+            await self.clock.sleep(self.latency_ms / 1000)
+        except asyncio.CancelledError:
+            self.unresolved[client_id] = intent
+            raise
+        return paper.as_id()
+
+    def under_way(self, order_id: str | None) -> bool:
+        """Whether an order has not reached the book yet."""
+        return any(task.get_name() == f"paper order {order_id}" for task in self._tasks)
+
+    def market(self, market_id: str) -> Market | None:
+        """A market that is followed."""
+        followed = self._followed.get(market_id)
+        return None if followed is None else followed.market
+
+    async def _arrive(self, paper: PaperOrder) -> None:
+        await self.clock.sleep(self.latency_ms / 1000)
+        market = paper.market
+        self._check_open(market)
+        followed = await self._follow(market)
+        book = await self._valid_book(market, paper.outcome)
+        taking = self.matcher.marketable(paper, book)
+        if taking and paper.order.post_only:
+            raise OrderRejected("post_only_cross", "a post-only order would have matched at once")
+        self.matcher.admit(paper, taking)
+        if taking and market.taker_delay_ms:
+            await self.clock.sleep(market.taker_delay_ms / 1000)
+            book = await self._valid_book(market, paper.outcome, paper)
+        now_ms = self.venue_clock.now_ms()
+        if now_ms >= market.close_ms or followed.closed:
+            self.matcher.finish(paper, OrderState.CANCELED, "market closed", now_ms)
+            return
+        self.matcher.arrive(paper, book, now_ms, self.clock.time_ns())
+        if paper.status is OrderState.LIVE and paper.order.expires_at is not None:
+            left = (to_ms(paper.order.expires_at) - now_ms) / 1000
+            paper.expiry = self.clock.call_later(left, self._expire, paper)
+
+    def _check_open(self, market: Market) -> None:
+        now_ms = self.venue_clock.now_ms()
+        if now_ms >= market.close_ms or market.status in (MarketStatus.CLOSED, MarketStatus.RESOLVED):
+            raise OrderRejected("market_closed", f"{market.market_id} takes no orders any more")
+        if now_ms < market.open_ms and not market.tradable_before_open:
+            raise OrderRejected("market_not_open", f"{market.market_id} takes orders from {market.open_time} on")
+        if market.status is MarketStatus.PAUSED:
+            raise OrderRejected("market_paused", f"{market.market_id} is paused")
+
+    async def _valid_book(self, market: Market, outcome: str, admitted: PaperOrder | None = None) -> OrderBook:
+        """The live book once it is valid. A venue would match against a book that we cannot see now; the dry-run says
+        that it does not know, with OrderRejected("no_valid_book").
+        """
+        book = self.data.book(market, outcome)
+        until = self.clock.io_monotonic() + max(BOOK_WAIT_WALL_SECONDS, BOOK_WAIT_SECONDS / self.clock.factor)
+        while not book.valid:
+            if self.clock.io_monotonic() > until:
+                if admitted is not None:
+                    self.matcher.finish(admitted, OrderState.REJECTED, "no valid book", self.venue_clock.now_ms())
+                raise OrderRejected("no_valid_book", f"the book of {outcome} is not valid ({book.reason}): no telling")
+            await self.clock.io_sleep(BOOK_LOOK_WALL_SECONDS)
+            book = self.data.book(market, outcome)
+        return book
+
+    def _expire(self, paper: PaperOrder) -> None:
+        self.matcher.finish(paper, OrderState.EXPIRED, "expired", self.venue_clock.now_ms())
+
+    # -- markets ------------------------------------------------------------------------------------------------
+
+    async def _follow(self, market: Market) -> Followed:
+        """Listen to books and prints of a market until it closes, then wait for its result and pay out."""
+        followed = self._followed.get(market.market_id)
+        if followed is None:
+            followed = Followed(market, self.data, self._on_book, self._on_print)
+            self._followed[market.market_id] = followed
+        try:
+            await followed.ready()
+        except PmkitError:
+            if self._followed.get(market.market_id) is followed:
+                del self._followed[market.market_id]
+            raise
+        if not followed.watched:
+            followed.watched = True
+            self._spawn(self._run(followed), f"market {market.market_id}")
+        return followed
+
+    async def _run(self, followed: Followed) -> None:
+        market = followed.market
+        while (left := market.close_ms - self.venue_clock.now_ms()) > 0:
+            await self.clock.sleep(min(left / 1000, 30.0))
+        self.matcher.close_market(market, self.venue_clock.now_ms())
+        await followed.close()
+        if market.market_id in self.matcher.account.markets:
+            result = await self._result(market)
+            paid = self.matcher.settle(market, result)
+            _LOG.info("%s %s is resolved: %s, paid %s dollars", self.venue, market.label, result, paid)
+        self._followed.pop(market.market_id, None)
+
+    async def _result(self, market: Market) -> MarketResult:
+        while True:
+            try:
+                return await self.data.wait_result(market)
+            except PmkitError as error:
+                _LOG.warning("%s: no result of %s yet: %s", self.venue, market.market_id, error)
+                await self.clock.sleep(RESULT_RETRY_SECONDS)
