@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmkit.clock import Clock, ManualClock
-from pmkit.data.binance.fetcher import ATTEMPTS, BinanceFetcher
+from pmkit.data.binance.fetcher import BinanceFetcher
+from pmkit.data.binance.hosts import ATTEMPTS
 from pmkit.data.binance.types import Candle, KlineRow
 from pmkit.data.binance.weights import IP_SHARE, UNREAD_LIMIT, WeightBudget
 from pmkit.endpoints import Endpoints

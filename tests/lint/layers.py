@@ -50,7 +50,7 @@ _WIRE = """
 """
 _CLIENTS = """
     data.storage data.candle_file data.binance.archive data.binance.buffer data.binance.bulk data.binance.feed
-    data.binance.fetcher data.binance.gaps data.binance.history data.binance.join data.binance.kline_ws
+    data.binance.fetcher data.binance.hosts data.binance.gaps data.binance.history data.binance.join data.binance.kline_ws
     data.binance.pipeline data.binance.series data.binance.weights
     exchanges.base
     exchanges.polymarket.market_data exchanges.polymarket.orderbook_ws exchanges.polymarket.reference_ws

@@ -19,51 +19,26 @@ from typing import TYPE_CHECKING, Final, Self
 import msgspec
 
 from pmkit.clock import Clock
+from pmkit.data.binance.hosts import KLINES, TIME, BinanceHosts
 from pmkit.data.binance.types import (
     MAX_ROWS,
-    RETRY_CODES,
-    UNKNOWN_INTERVAL,
-    UNKNOWN_SYMBOL,
     Candle,
     KlineRow,
     check_ms,
     check_symbol,
     interval_ms,
-    parse_error,
     parse_klines,
-    parse_weight_limit,
     to_ms,
 )
-from pmkit.data.binance.weights import WeightBudget
 from pmkit.endpoints import Endpoints
 from pmkit.errors import (
-    ConfigError,
-    MarketNotFound,
-    NotSent,
-    PmkitError,
     ProtocolChanged,
-    RateLimited,
-    RegionBlocked,
-    VenueUnavailable,
 )
-from pmkit.http import HttpAnswer, HttpSession
-from pmkit.venue_clock import VenueClock
 
 if TYPE_CHECKING:
     from pmkit.data.binance.bulk import BulkHost
     from pmkit.data.binance.history import Estimate, Fetched, Progress
 
-KLINES: Final = "/api/v3/klines"
-TIME: Final = "/api/v3/time"
-EXCHANGE_INFO: Final = "/api/v3/exchangeInfo"
-WEIGHTS: Final[Mapping[str, int]] = {KLINES: 2, TIME: 1, EXCHANGE_INFO: 20}
-_ALLOW = (("GET", r"/api/v3/(klines|time|exchangeInfo)"),)
-_USED_WEIGHT = "x-mbx-used-weight-1m"
-
-ATTEMPTS: Final = 5
-FIRST_BACKOFF: Final = 0.5
-BAN_SECONDS: Final = 120.0
-"""A 418 without Retry-After: the shortest ban (SPOT/rest-api.md, IP limits)."""
 SETTLE_MS: Final = 500
 """A candle that ended this recently by the venue's clock may still be written (python-binance issue 1246)."""
 
@@ -86,28 +61,18 @@ class BinanceFetcher:
     """
 
     def __init__(self, endpoints: Endpoints, clock: Clock, *, share: float = 0.4, in_flight: int = 8) -> None:
-        if not endpoints.binance.rest:
-            raise ConfigError("the endpoints name no REST host of Binance")
         if in_flight < 1:
             raise ValueError(f"at least one page must be in flight, not {in_flight}")
-        self.budget = WeightBudget(share)
-        self.venue_clock = VenueClock(clock)
-        self.blocked: dict[str, str] = {}
+        self._hosts = BinanceHosts(endpoints, clock, share, max(4, in_flight))
+        self.budget = self._hosts.budget
+        self.venue_clock = self._hosts.venue_clock
+        self.blocked = self._hosts.blocked
         """Hosts that refuse this machine, and what they said."""
         self.clock = self._clock = clock
         self.in_flight = self._in_flight = in_flight
         self._endpoints = endpoints
         self._bulk: BulkHost | None = None
-        self._sessions = [
-            HttpSession(url, clock, allow=_ALLOW, venue_clock=self.venue_clock, max_connections=max(4, in_flight))
-            for url in endpoints.binance.rest
-        ]
-        self._turn = 0
-        self._closed = False
-        self._limit_lock = asyncio.Lock()
         self._server_ms = 0
-        self._resume_at = 0.0
-        self._banned_until = 0.0
         self._pages: set[asyncio.Task[list[KlineRow]]] = set()
 
     async def __aenter__(self) -> Self:
@@ -120,11 +85,10 @@ class BinanceFetcher:
 
     async def close(self) -> None:
         """End all requests and connections, within a second."""
-        self._closed = True
         pages = list(self._pages)
         for page in pages:
             page.cancel()
-        closing = [session.close() for session in self._sessions]
+        closing = [self._hosts.close()]
         if self._bulk is not None:
             closing.append(self._bulk.close())
         await asyncio.gather(*pages, *closing, return_exceptions=True)
@@ -203,7 +167,7 @@ class BinanceFetcher:
         return rows
 
     async def _page(self, params: Mapping[str, str | int]) -> list[KlineRow]:
-        return parse_klines((await self._get(KLINES, params)).body)
+        return parse_klines((await self._hosts.get(KLINES, params)).body)
 
     async def require(self, symbol: str, interval: str) -> None:
         """Raise MarketNotFound or ConfigError where the venue does not know one of them."""
@@ -261,7 +225,7 @@ class BinanceFetcher:
     async def raw_page(self, symbol: str, interval: str, start_ms: int, end_ms: int) -> bytes:
         """The venue's answer for opens in [start_ms, end_ms), unread: at most 1000 rows, the forming one among them."""
         edges = {"startTime": start_ms, "endTime": end_ms - 1, "limit": MAX_ROWS}
-        return (await self._get(KLINES, {"symbol": symbol, "interval": interval, **edges})).body
+        return (await self._hosts.get(KLINES, {"symbol": symbol, "interval": interval, **edges})).body
 
     async def first_open(self, symbol: str, interval: str) -> int | None:
         """The open time of the symbol's first candle; None where it has none. Raises as `require`."""
@@ -271,14 +235,14 @@ class BinanceFetcher:
     async def weight_per_minute(self, symbol: str) -> int:
         """Our share of the venue's limit, which is asked for once."""
         if not self.budget.known:
-            await self._read_limit({"symbol": symbol})
+            await self._hosts.read_limit({"symbol": symbol})
         return int(self.budget.share * self.budget.limit)
 
     # What is closed.
 
     async def server_ms(self) -> int:
         """The venue's time, asked now (epoch ms)."""
-        stamp = to_ms((await self._get(TIME, {})).decode(_Time).serverTime)
+        stamp = to_ms((await self._hosts.get(TIME, {})).decode(_Time).serverTime)
         self.note_server_ms(stamp - SETTLE_MS)
         return stamp
 
@@ -292,120 +256,3 @@ class BinanceFetcher:
             return wanted // length * length
         closed = (await self.server_ms() - SETTLE_MS) // length * length
         return closed if wanted is None else min(closed, wanted // length * length)
-
-    # Requests.
-
-    def _session(self) -> HttpSession:
-        count = len(self._sessions)
-        for step in range(count):
-            session = self._sessions[(self._turn + step) % count]
-            if session.host not in self.blocked:
-                self._turn = (self._turn + step) % count
-                return session
-        said = "; ".join(f"{host}: {reason}" for host, reason in self.blocked.items())
-        raise RegionBlocked(f"every REST host of Binance refuses this machine ({said}): no retry will help")
-
-    def _leave(self, session: HttpSession) -> None:
-        """The next request goes to the next host, unless another request has moved on already."""
-        if self._sessions[self._turn] is session:
-            self._turn = (self._turn + 1) % len(self._sessions)
-
-    async def _get(self, path: str, params: Mapping[str, str | int]) -> HttpAnswer:
-        weight, failures, backoff = WEIGHTS[path], 0, FIRST_BACKOFF
-        while True:
-            await self._admit(path, params, weight)
-            session = self._session()
-            problem: PmkitError
-            self.budget.spend(weight, self._clock.monotonic())
-            try:
-                answer = await session.request("GET", path, params=params, wait=False)
-            except RateLimited as error:  # the session's own gate: nothing was sent
-                self._pause(error.retry_after)
-                continue
-            except (NotSent, VenueUnavailable) as error:
-                problem = error
-                self._leave(session)
-            else:
-                if answer.status == 200:
-                    self._observe(answer)
-                    return answer
-                problem = self._refused(answer, params)
-                self._observe(answer)
-                if isinstance(problem, RegionBlocked):
-                    self.blocked[session.host] = f"{answer.status} {answer.excerpt}".strip()
-                    _LOG.warning("Binance: %s: going on with the next host", problem)
-                    continue
-                if isinstance(problem, VenueUnavailable):
-                    self._leave(session)
-                elif answer.status != 429:
-                    raise problem
-            finally:
-                self.budget.answered(weight)
-            failures += 1
-            if failures >= ATTEMPTS or self._closed:
-                raise problem
-            _LOG.info("Binance: %s: attempt %d of %d follows", problem, failures + 1, ATTEMPTS)
-            await self._clock.sleep(backoff * self._clock.entropy.uniform(0.8, 1.2))
-            backoff *= 2
-
-    def _refused(self, answer: HttpAnswer, params: Mapping[str, str | int]) -> PmkitError:
-        """What an answer that is no candles means. The status comes first: bodies of 451 and 5xx look alike."""
-        status = answer.status
-        code, text = parse_error(answer.body)
-        what = f"{answer.host} answered {answer.path} with {status}: {answer.excerpt or '(empty body)'}"
-        if status == 418:
-            wait = BAN_SECONDS if answer.retry_after is None else answer.retry_after
-            self._banned_until = max(self._banned_until, self._clock.io_monotonic() + wait)
-            _LOG.error("Binance has banned this IP for %.0f s: nothing is sent until then", wait)
-            return RateLimited(f"{what}; this IP is banned for {wait:.0f} s", wait)
-        if status == 429:
-            self._pause(answer.retry_after)
-            return RateLimited(f"{what}; wait before asking again", answer.retry_after)
-        if status in (403, 451):
-            return RegionBlocked(what)
-        if status >= 500 or code in RETRY_CODES:
-            return VenueUnavailable(f"{what}; try again later", status, answer.retry_after)
-        if code == UNKNOWN_SYMBOL:
-            return MarketNotFound(f"Binance does not know the symbol {params.get('symbol')} ({answer.host}: {text})")
-        if code == UNKNOWN_INTERVAL:
-            return ConfigError(f"Binance does not know the interval {params.get('interval')} ({answer.host}: {text})")
-        return ProtocolChanged(f"{what}; the request is not understood any more")
-
-    def _observe(self, answer: HttpAnswer) -> None:
-        used = answer.headers.get(_USED_WEIGHT, "")
-        if used.isdecimal():
-            self.budget.observe(int(used), self.venue_clock.now_ms())
-
-    def _pause(self, seconds: float | None) -> None:
-        wait = 1.0 if seconds is None else seconds
-        self._resume_at = max(self._resume_at, self._clock.io_monotonic() + wait)
-
-    async def _admit(self, path: str, params: Mapping[str, str | int], weight: int) -> None:
-        """Wait until this may be sent. Raises RateLimited during a ban, NotSent when closed."""
-        while True:
-            if self._closed:
-                raise NotSent("the Binance fetcher is closed: nothing was sent")
-            now = self._clock.io_monotonic()
-            if now < self._banned_until:
-                left = self._banned_until - now
-                raise RateLimited(f"Binance has banned this IP for {left:.0f} s more: nothing was sent", left)
-            if now < self._resume_at:
-                await self._clock.io_sleep(self._resume_at - now)
-                continue
-            now, venue_ms = self._clock.monotonic(), self.venue_clock.now_ms()
-            # Asked while there is still room for the question itself.
-            spare = weight + WEIGHTS[EXCHANGE_INFO]
-            if not self.budget.known and path != EXCHANGE_INFO and self.budget.wait(spare, now, venue_ms) > 0:
-                await self._read_limit(params)
-                continue
-            wait = self.budget.wait(weight, now, venue_ms)
-            if wait <= 0:
-                return
-            await self._clock.sleep(wait)
-
-    async def _read_limit(self, params: Mapping[str, str | int]) -> None:
-        """The limit itself costs 20 and is asked for only when the cautious assumption does not suffice."""
-        async with self._limit_lock:
-            if not self.budget.known:
-                symbol = {"symbol": params["symbol"]} if "symbol" in params else {}
-                self.budget.set_limit(parse_weight_limit((await self._get(EXCHANGE_INFO, symbol)).body))
