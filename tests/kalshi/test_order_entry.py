@@ -7,9 +7,12 @@ import re
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
+from pmkit.endpoints import KalshiEndpoints
 from pmkit.errors import (
     CancelUnknown,
     InsufficientFunds,
@@ -79,6 +82,74 @@ async def test_oe_03_a_reset_before_the_order_was_read_is_absent_in_the_end(
         assert wire.count("GET", "/portfolio/orders") >= 3
         assert one.exchange.unresolved == () and one.ledger == {}
         assert wire.ids == {intent.client_order_id: 1}
+
+
+class Cutter:
+    """A proxy before the venue that resets the connection after `cut` bytes of the answer to an order."""
+
+    def __init__(self, port: int) -> None:
+        self.cut: int | None = None
+        self._port = port
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        up_reader, up_writer = await asyncio.open_connection("127.0.0.1", self._port)
+        order = False
+
+        async def up() -> None:
+            nonlocal order
+            while data := await reader.read(65536):
+                order = data.startswith(b"POST ") or (order and b"HTTP/1.1" not in data[:2000])
+                up_writer.write(data)
+
+        forward = asyncio.ensure_future(up())
+        while data := await up_reader.read(65536):
+            if order and self.cut is not None:
+                writer.write(data[: self.cut])
+                if self.cut < len(data):
+                    await writer.drain()
+                    writer.transport.abort()
+                    break
+            else:
+                writer.write(data)
+        forward.cancel()
+        await asyncio.gather(forward, return_exceptions=True)
+        up_writer.close()
+        writer.close()
+
+
+async def test_oe_03_rs_12_an_answer_cut_anywhere_is_unknown_and_found() -> None:
+    async with desk(streams=False) as one:
+        rest_url = one.venues.endpoints.kalshi.rest
+        port = urlsplit(rest_url).port
+        assert port is not None
+        cutter = Cutter(port)
+        server = await asyncio.start_server(cutter, "127.0.0.1", 0)
+        mine = server.sockets[0].getsockname()[1]
+        kalshi = KalshiEndpoints(
+            rest=rest_url.replace(str(port), str(mine)), ws=one.venues.endpoints.kalshi.ws
+        )
+        endpoints = msgspec.structs.replace(one.venues.endpoints, kalshi=kalshi)
+        key = one.venues.kalshi_key
+        signer = Signer.from_key(key.id, key.pem)
+        async with KalshiExchange(endpoints, one.exchange.clock, signer=signer) as exchange:
+            await exchange.keep_warm()
+            unknowns = 0
+            for cutter.cut in range(0, 700, 20):
+                client_id = f"cut-{cutter.cut}"
+                try:
+                    placed = await exchange.place_limit_order(
+                        one.market, "YES", Side.BUY, LOW, 1, client_order_id=client_id
+                    )
+                except OrderUnknown as error:
+                    unknowns += 1
+                    answer = await exchange.resolve_order(error.intent)
+                    assert isinstance(answer, Accepted)
+                    placed = answer.order_id
+                assert placed == one.ledger[client_id].order_id
+            assert 5 < unknowns < 34  # short answers were cut, long cuts let them through
+            assert exchange.unresolved == ()
+        server.close()
+        await server.wait_closed()
 
 
 @pytest.mark.parametrize("status", [500, 502, 504, 425, 408])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
+from datetime import timedelta
 from decimal import Decimal
 from typing import Any
 
@@ -19,7 +20,7 @@ from pmkit.exchanges.kalshi.auth import Signer
 from pmkit.exchanges.kalshi.client import KalshiExchange
 from pmkit.exchanges.kalshi.journal import Journal
 from pmkit.exchanges.kalshi.user_messages import UserOrder
-from pmkit.exchanges.types import Fill, OrderState, Side
+from pmkit.exchanges.types import Fill, OrderState, Side, TimeInForce
 from pmkit.streams import Subscription
 from tests.kalshi.test_order_entry import desk_again, rest
 from tests.kalshi.trading import LOW, Desk, desk, eventually
@@ -157,6 +158,23 @@ async def test_uw_06_a_deaf_stream_is_noticed_by_an_accepted_order(monkeypatch: 
         assert one.orders
 
 
+async def test_uw_06_silence_about_nothing_is_no_deafness(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_ws, "ACK_SECONDS", 0.3)
+    async with desk() as one:
+        await rest(one, "mine-1")
+        async with desk_again(one) as other:
+            await other.keep_warm()
+            one.venue.user_feed.silence(1.0)
+            again = await other.place_limit_order(one.market, "YES", Side.BUY, LOW, 10, client_order_id="mine-1")
+            assert again.status is OrderState.LIVE  # found after a 409: it was there before
+            ended = await other.place_limit_order(
+                one.market, "YES", Side.BUY, LOW, 1, time_in_force=TimeInForce.IOC
+            )
+            assert ended.status is OrderState.CANCELED
+            await asyncio.sleep(0.5)
+            assert other.stream.socket.deaf == 0 and other.stream.socket.stats.connects == 1
+
+
 async def test_uw_06_a_deaf_stream_is_noticed_by_a_look_over_rest(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_stream, "ACK_SECONDS", 0.2)
     monkeypatch.setattr(user_stream, "LOOK_EVERY_SECONDS", 0.8)
@@ -289,19 +307,37 @@ async def test_a_slow_reader_of_fills_gets_each_once_over_rest() -> None:
         assert Counter(seen) == Counter(truth(one)) and stream.stats.gaps == 1
 
 
+def stale_positions(one: Desk, size: str, at: str) -> None:
+    """REST is behind: it says this about the market, as of then."""
+    row = {"ticker": one.market.ticker, "position_fp": size, "market_exposure_dollars": "1.5", "last_updated_ts": at}
+    body = msgspec.json.encode({"market_positions": [row], "event_positions": [], "cursor": ""})
+    one.venue.faults.clear()
+    one.venue.faults.http_status("GET .*/portfolio/positions", 200, body, times=None)
+
+
+async def held(one: Desk) -> list[tuple[str, Decimal]]:
+    return [(position.outcome, position.size) for position in await one.exchange.get_positions()]
+
+
 async def test_rs_20_positions_know_the_fill_that_rest_does_not() -> None:
     async with desk() as one:
+        before = one.exchange.clock.now().isoformat()
         await take(one, 3)
-        assert [position.size for position in await one.exchange.get_positions()] == [3]
-        one.venue.portfolio.lag_ms = 60_000
+        assert await held(one) == [("YES", Decimal(3))]
         await take(one, 2)
         await eventually(lambda: sum(fill.size for fill in one.fills) == 5)
-        (position,) = await one.exchange.get_positions()
-        assert (position.outcome, position.size) == ("YES", 5)
+        stale_positions(one, "3.00", before)
+        assert await held(one) == [("YES", Decimal(5))]
         await take(one, 7, "NO")
         await eventually(lambda: sum(fill.size for fill in one.fills) == 12)
-        (position,) = await one.exchange.get_positions()
-        assert (position.outcome, position.size, position.market_id) == ("NO", 2, one.market.market_id)
+        assert await held(one) == [("NO", Decimal(2))]
+        await take(one, 2)
+        await eventually(lambda: sum(fill.size for fill in one.fills) == 14)
+        assert await held(one) == []  # closed, whatever REST still says
+        # Where REST is the newer one (a fill that the socket did not tell) it counts.
+        after = (one.exchange.clock.now() + timedelta(seconds=5)).isoformat()
+        stale_positions(one, "9.00", after)
+        assert await held(one) == [("YES", Decimal(9))]
 
 
 async def test_an_order_below_the_book_is_told_when_it_trades() -> None:

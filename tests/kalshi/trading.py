@@ -84,9 +84,10 @@ async def desk(*, factor: float = 1.0, streams: bool = True, **options: Any) -> 
 
 @dataclass
 class Wire:
-    """Every request that left: (method, path), and how often each client order id was sent."""
+    """Every request that left: (method, path), with query and body, and how often each client order id was sent."""
 
     lines: list[tuple[str, str]] = field(default_factory=list)
+    requests: list[tuple[str, str, dict[str, Any], Any]] = field(default_factory=list)
     ids: Counter[str] = field(default_factory=Counter)
 
     def count(self, method: str, end: str) -> int:
@@ -99,6 +100,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Wire:
 
     async def request(self: HttpSession, method: str, path: str, **options: Any) -> Any:
         wire.lines.append((method, path))
+        sent = json.loads(options["body"]) if options.get("body") else None
+        wire.requests.append((method, path, dict(options.get("params") or {}), sent))
         if method == "POST" and path.startswith(ENTRY) and options.get("body"):
             body = json.loads(options["body"])
             for leg in body.get("orders", [body]):

@@ -50,8 +50,8 @@ _WIRE = """
 """
 _CLIENTS = """
     data.storage data.candle_file data.binance.archive data.binance.buffer data.binance.bulk data.binance.feed
-    data.binance.fetcher data.binance.hosts data.binance.gaps data.binance.history data.binance.join data.binance.kline_ws
-    data.binance.pipeline data.binance.series data.binance.weights
+    data.binance.fetcher data.binance.hosts data.binance.gaps data.binance.history data.binance.join
+    data.binance.kline_ws data.binance.pipeline data.binance.series data.binance.weights
     exchanges.base
     exchanges.polymarket.market_data exchanges.polymarket.orderbook_ws exchanges.polymarket.reference_ws
     exchanges.polymarket.market_finder exchanges.polymarket.client exchanges.polymarket.user_ws
@@ -72,7 +72,8 @@ _CLIENTS = """
 """
 _COMPOSITION = """
     exchanges.paper exchanges.paper.exchange exchanges.paper.matcher exchanges.paper.order exchanges.paper.queue
-    exchanges.paper.liquidity exchanges.paper.account exchanges.paper.follow exchanges.paper.streams exchanges.paper.desk
+    exchanges.paper.liquidity exchanges.paper.account exchanges.paper.follow exchanges.paper.streams
+    exchanges.paper.desk
     bot bot.base bot.ledger bot.life bot.local bot.own bot.rows bot.run bot.signals bot.status bot.summary
     bot.windows
 """

@@ -281,6 +281,16 @@ async def test_rs_06_a_401_with_a_right_clock_is_the_key_and_is_not_repeated(
     assert (await rest(exchange, market)).status is OrderState.LIVE
 
 
+async def test_a_log_in_that_fails_is_proof_that_nothing_was_sent(venues: LocalVenues) -> None:
+    venues.polymarket.faults.http_status("GET /auth/derive-api-key", 503, b"down", times=None)
+    async with exchange_of(venues) as exchange:
+        with pytest.raises(NotSent, match="log-in"):
+            await rest(exchange, await current(exchange))
+        assert sent(venues) == 0
+        venues.polymarket.faults.clear()
+        assert await rest(exchange, await current(exchange))
+
+
 async def test_an_unreachable_venue_is_not_sent(venues: LocalVenues, exchange: PolymarketExchange) -> None:
     market = await current(exchange)
     await exchange.keep_warm()
@@ -328,9 +338,7 @@ async def test_oe_21_a_batch_gives_every_leg_its_own_result(
     venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
 ) -> None:
     def leg(price: str, size: int = 10, **options: object) -> Order:
-        return Order(
-            market_id=market.market_id, outcome="UP", side=Side.BUY, price=D(price), size=D(size), **options
-        )
+        return Order(market_id=market.market_id, outcome="UP", side=Side.BUY, price=D(price), size=D(size), **options)
 
     legs = [leg("0.02"), leg("0.99", post_only=True), leg("0.03", 1), leg("0.03")]
     results = await exchange.place_orders(legs)

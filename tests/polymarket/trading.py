@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from typing import Any
 
@@ -25,9 +24,7 @@ CENT = D("0.01")
 @asynccontextmanager
 async def local(seed: int = 7, factor: float = FACTOR, boundary: float = 45.0) -> AsyncIterator[LocalVenues]:
     """The local venues, with the better part of a window ahead."""
-    async with LocalVenues(
-        seed=seed, factor=factor, assets=("BTC",), first_boundary_wall_seconds=boundary
-    ) as venues:
+    async with LocalVenues(seed=seed, factor=factor, assets=("BTC",), first_boundary_wall_seconds=boundary) as venues:
         yield venues
 
 
@@ -38,7 +35,10 @@ def exchange_of(
     options.setdefault("signature_type", test.signature_type)
     options.setdefault("funder", test.funder)
     exchange = PolymarketExchange(
-        venues.endpoints, clock or venues.endpoints.make_clock(Entropy(5)), private_key=Secret(test.private_key), **options
+        venues.endpoints,
+        clock or venues.endpoints.make_clock(Entropy()),
+        private_key=Secret(test.private_key),
+        **options,
     )
     exchange.lookup.absent_after = 1.0
     return exchange

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections import Counter
 from typing import Any
 
+import aiohttp
 import pytest
 
 from pmkit.clock import Entropy
@@ -537,8 +540,6 @@ async def test_rate_limits_per_signer(still: Bench, trader: Trader) -> None:
 
 
 async def test_answers_that_are_lost_late_or_wrong(still: Bench, trader: Trader) -> None:
-    import aiohttp
-
     for fault, placed in (("request_lost", False), ("answer_lost", True)):
         still.venue.faults.arm(fault)
         body = trader.order(price=100)
@@ -556,6 +557,42 @@ async def test_answers_that_are_lost_late_or_wrong(still: Bench, trader: Trader)
     assert await trader.ask("GET", f"/data/order/{order_id}") == (200, None)
     await still.advance(3)
     assert (await trader.ask("GET", f"/data/order/{order_id}"))[1]["id"] == order_id
+
+
+async def test_a_share_of_answers_is_lost_and_the_rest_is_late(still: Bench, trader: Trader) -> None:
+    still.venue.answers.shares = {"request_lost": 0.2, "answer_lost": 0.2, "answer_500": 0.1}
+    seen: Counter[str] = Counter()
+    for _ in range(60):
+        body = trader.order(price=100)
+        known = len(still.venue.desk.orders)
+        try:
+            status, _data = await trader.ask("POST", "/order", body)
+        except aiohttp.ClientConnectionError:
+            status = 0
+        seen[f"{status} {len(still.venue.desk.orders) - known}"] += 1
+        await still.clock.advance(0.1)
+    assert set(seen) == {"200 1", "0 0", "0 1", "500 1"}
+    assert seen["200 1"] > 15
+    still.venue.answers.shares = {}
+    still.venue.faults.arm("answer_late")
+    late = asyncio.create_task(trader.place(price=100))
+    known = len(still.venue.desk.orders)
+    await still.until(lambda: len(still.venue.desk.orders) > known)
+    await still.clock.settle()
+    assert not late.done()
+    await still.clock.advance(still.venue.answers.late_seconds)
+    assert (await late)[0] == 200
+
+
+async def test_the_region(still: Bench) -> None:
+    assert (await still.get("/api/geoblock"))[1]["blocked"] is False
+    still.venue.modes.region_blocked = True
+    assert (await still.get("/api/geoblock"))[1] == {
+        "blocked": True,
+        "ip": "127.0.0.1",
+        "country": "US",
+        "region": "NY",
+    }
 
 
 async def test_pages_follow_their_cursors(still: Bench, trader: Trader) -> None:

@@ -63,6 +63,12 @@ async def test_it_prints_one_line_and_serves_until_its_input_closes() -> None:
     async with process(json.dumps(SETTINGS)) as child:
         line = await first_line(child)
         assert set(line) == {"endpoints", "kalshi_key", "polymarket_account", "polymarket_accounts"}
+        assert [account["signature_type"] for account in line["polymarket_accounts"].values()] == [0, 1, 2, 3]
+        assert line["polymarket_account"] == line["polymarket_accounts"]["0"]
+        assert set(line["polymarket_account"]) == {
+            *("private_key", "address", "signature_type", "funder"),
+            *("api_key", "api_secret", "api_passphrase"),
+        }
         endpoints = Endpoints.from_json(json.dumps(line["endpoints"]))
         assert endpoints.where is Where.LOCAL
         urls = [*endpoints.binance.rest, *endpoints.binance.ws, endpoints.kalshi.rest, endpoints.kalshi.ws]

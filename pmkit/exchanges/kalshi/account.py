@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from pmkit.clock import Clock
-from pmkit.errors import InvalidOrder, MarketNotFound, ProtocolChanged
+from pmkit.errors import MarketNotFound, ProtocolChanged
 from pmkit.exchanges.kalshi.budget import TokenBudget
 from pmkit.exchanges.kalshi.catalogue import Catalogue
 from pmkit.exchanges.kalshi.journal import Journal, count_of, standing
@@ -33,12 +33,10 @@ from pmkit.exchanges.kalshi.user_messages import (
     PositionRow,
     PositionsPage,
     QueueAnswer,
-    SettlementRow,
-    SettlementsPage,
     UserFill,
 )
-from pmkit.exchanges.kalshi.user_types import balance, fill, payouts, position, trade
-from pmkit.exchanges.types import Fill, OrderState, OrderStatus, Position, Trade
+from pmkit.exchanges.kalshi.user_types import balance, fill, position
+from pmkit.exchanges.types import Fill, OrderState, OrderStatus, Position
 from pmkit.venue_clock import VenueClock
 
 FRESH_SECONDS: Final = 10.0
@@ -278,43 +276,6 @@ class Account:
             return balance(answer, shard)
         except RowError as error:
             raise ProtocolChanged(f"the balance cannot be read: {error}") from error
-
-    # History.
-
-    async def settlements(self, since_ms: int | None = None) -> list[SettlementRow]:
-        """Settled positions, as the venue lists them."""
-        params = dict(self._query)
-        if since_ms is not None:
-            params["min_ts"] = since_ms // 1000
-        rows = pages(self._session, "/portfolio/settlements", SettlementsPage, lambda page: page.settlements, params)
-        return [row async for row in rows]
-
-    async def history(self, since_ms: int | None, limit: int | None) -> list[Trade]:
-        """Own fills with what became of them, oldest first."""
-        if limit is not None and limit <= 0:
-            raise InvalidOrder(f"limit {limit} is not above zero")
-        rows = [row async for row in self.fill_rows(since_ms=since_ms)]
-        fills = [one for one in map(self.as_fill, rows) if since_ms is None or one.venue_ms >= since_ms]
-        fills.sort(key=lambda one: (one.venue_ms, one.fill_id))
-        if limit is not None:
-            fills = fills[:limit]
-        results = {row.ticker: payouts(row) for row in await self.settlements(since_ms)} if fills else {}
-        for ticker in {one.market_id for one in fills}:
-            # A position that was closed before the end has no settlement: the market itself tells.
-            if results.get(ticker) is None:
-                results[ticker] = await self._payouts(ticker)
-        return [trade(one, results[one.market_id]) for one in fills]
-
-    async def _payouts(self, ticker: str) -> tuple[Decimal, Decimal] | None:
-        market = self._catalogue.markets.get(ticker)
-        if market is None or (market.payouts is None and self._venue_clock.now_ms() >= market.close_ms):
-            try:
-                market = await self._catalogue.market(ticker)
-            except MarketNotFound as error:
-                _LOG.warning("kalshi: no result of %s: %s", ticker, error)  # archived: it stays open in the history
-                return None
-        paid = market.payouts
-        return None if paid is None else (paid[0], paid[1])
 
 
 def _checked(order_id: str) -> str:

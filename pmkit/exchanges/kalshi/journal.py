@@ -187,6 +187,8 @@ class Journal:
         key = fill_key(one)
         if key in self.fills:
             return None
+        if record is not None and isinstance(row, UserFill):
+            record.seen = True
         if record is None:
             if len(self.foreign) >= KEEP:
                 self.foreign.clear()

@@ -55,7 +55,8 @@ class Choices:
 
 
 class OrderEntry:
-    """Sends orders. `changed` is called with every new state; `expect(record)` after an order was accepted.
+    """Sends orders. `changed` is called with every new state; `expect(record)` after an order was accepted of which
+    the user stream has to speak.
 
     `groups`: shard -> order group that new orders join.
     """
@@ -185,13 +186,16 @@ class OrderEntry:
 
     async def _conclude(self, record: Record, result: Created) -> OrderId:
         """Turn an answer into one of the three outcomes."""
+        fresh = isinstance(result, OrderId)
         if isinstance(result, Verdict) and result.proof is Proof.DUPLICATE:
             result = await self._duplicate(record, result)
         if isinstance(result, OrderId):
             status = self._journal.accept(record, result)
             if status is not None:
                 self._changed(status)
-            self._expect(record)
+            # Nothing may be said of an order that was there before, or that ended with nothing filled.
+            if fresh and (result.filled_amount or not result.status.terminal):
+                self._expect(record)
             return result
         if result.error is not None:
             record.result = result.error

@@ -17,6 +17,7 @@ from pmkit.exchanges.kalshi.account import Account
 from pmkit.exchanges.kalshi.auth import Signer
 from pmkit.exchanges.kalshi.budget import TokenBudget
 from pmkit.exchanges.kalshi.changes import Changes
+from pmkit.exchanges.kalshi.history import History
 from pmkit.exchanges.kalshi.journal import Journal
 from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 from pmkit.exchanges.kalshi.order_entry import Choices, OrderEntry
@@ -71,6 +72,7 @@ class KalshiPortfolio(PublicSide):
         self._account = Account(
             self._session, self.journal, self._resolver, public.catalogue, clock, self.venue_clock, query=query
         )
+        self._history = History(self._session, self._account, public.catalogue, self.venue_clock, query=query)
         self.stream = UserStream(
             endpoints.kalshi.ws,
             clock,
@@ -169,12 +171,12 @@ class KalshiPortfolio(PublicSide):
         return await self._account.balance(None if market is None else self._newest(market).exchange_index)
 
     async def get_trade_history(self, since: datetime | None = None, limit: int | None = None) -> list[Trade]:
-        """See `BaseExchange`. What Kalshi has archived (older than some weeks) is not in it."""
-        return await self._account.history(None if since is None else to_ms(since), limit)
+        """See `BaseExchange`. With no `since`, or one before Kalshi's historical cut-off, the archive is read too."""
+        return await self._history.trades(None if since is None else to_ms(since), limit)
 
     async def get_settlements(self, since: datetime | None = None) -> list[SettlementRow]:
         """Settled positions as Kalshi lists them; `user_types.profit` gives the dollars won or lost by one."""
-        return await self._account.settlements(None if since is None else to_ms(since))
+        return await self._history.settlements(None if since is None else to_ms(since))
 
     async def queue_position(self, order_id: str) -> Decimal:
         """Contracts ahead of a resting order; 0 is first."""

@@ -81,6 +81,7 @@ class AccountStream:
         self._reading = asyncio.Lock()
         self._keeper: asyncio.Task[Any] | None = None
         self._unread: set[str] = set()
+        self._reconnected = False
 
     # -- subscriptions --------------------------------------------------------------------------------------------
 
@@ -176,6 +177,7 @@ class AccountStream:
             await orders.close()
 
     def _gap(self, reason: str, since_ns: int) -> None:
+        self._reconnected = True
         self._dirty.set()
 
     async def _keep(self, socket: UserSocket) -> None:
@@ -188,10 +190,10 @@ class AccountStream:
             try:
                 async with clock.io_timeout(wait):
                     await self._dirty.wait()
-                asked = True
             except TimeoutError:
-                asked = False
+                pass  # something is still owed or pending
             self._dirty.clear()
+            reconnected, self._reconnected = self._reconnected, False
             generation = socket.generation
             try:
                 late = self._overdue()
@@ -199,9 +201,10 @@ class AccountStream:
             except PmkitError as error:
                 _LOG.warning("polymarket: fills and orders could not be read over REST, again soon: %s", error)
                 self._dirty.set()
+                self._reconnected = self._reconnected or reconnected
                 await clock.io_sleep(RETRY_SECONDS)
                 continue
-            if not asked and late and fresh and socket.connected and socket.generation == generation:
+            if not reconnected and late and fresh and socket.connected and socket.generation == generation:
                 self.silences += 1
                 socket.drop(f"silent: REST knew {fresh} things that it did not tell")
 
@@ -255,6 +258,11 @@ class AccountStream:
             ids += [maker.order_id for maker in event.maker_orders]
         return next((self._journal.records[one].market for one in ids if one in self._journal.records), None)
 
+    async def know(self, market_id: str) -> None:
+        """Read a market that is not known yet, so that what is taken of it is not parked."""
+        if self._catalogue.known(market_id) is None and market_id not in self._unread:
+            await self._learn(market_id)
+
     async def _learn(self, market_id: str) -> None:
         market: PolymarketMarket | None = None
         try:
@@ -291,6 +299,9 @@ class AccountStream:
             fresh += 1
             for stream in tuple(self._fills):
                 stream.publish(fill)
+            status = self._journal.after_fill(fill.order_id)
+            if status is not None:
+                self.publish_order(status)
         return fresh
 
     def publish_order(self, status: OrderStatus) -> None:
@@ -310,7 +321,11 @@ class AccountStream:
             fresh = 0
             before = set(self._journal.open_ids())
             rows = await self._queries.open_orders()
-            for trade in await self._queries.trades(after_s=since_ms // 1000):
+            trades = await self._queries.trades(after_s=since_ms // 1000)
+            told: list[OwnOrder | OwnTrade] = [*trades, *rows]
+            for market_id in dict.fromkeys(event.market_id for event in told):
+                await self.know(market_id)
+            for trade in trades:
                 fresh += self.take(trade)
             for row in rows:
                 fresh += self.take(row)
@@ -321,6 +336,7 @@ class AccountStream:
                     continue
                 found = await self._queries.order(order_id)
                 if found is not None:
+                    await self.know(found.market_id)
                     fresh += self.take(found)
             self._complete_ms = now_ms
             return fresh

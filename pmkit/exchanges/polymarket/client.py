@@ -112,7 +112,13 @@ class PolymarketExchange(PublicSide):
             endpoints.polymarket.user_ws, self.login, self._queries, self.journal, catalogue, clock, self._spawn
         )
         self.lookup = OrderLookup(
-            self._queries, self.journal, clock, self.stream.take, self.stream.take, self.venue_clock.now_ms
+            self._queries,
+            self.journal,
+            clock,
+            self.stream.take,
+            self.stream.take,
+            self.stream.know,
+            self.venue_clock.now_ms,
         )
         self.lookup.published = self.stream.publish_order
         self._entry = OrderEntry(
@@ -354,9 +360,10 @@ class PolymarketExchange(PublicSide):
         rows = await self._queries.open_orders("" if market is None else self.data.current(market).condition_id)
         found = []
         for row in rows:
+            await self.stream.know(row.market_id)
             self.stream.take(row)
             known = self.journal.status(row.order_id)
-            if known is None:  # parked until its market is read
+            if known is None:  # forgotten already: there are too many
                 known = self.journal.status_of(row, self.journal.records.get(row.order_id), "")
             if not known.status.terminal:
                 found.append(known)

@@ -72,7 +72,8 @@ class Login:
         if funder is not None and signature_type is not None:
             self._kind = wallets.check(funder, signature_type)
         elif funder is not None:
-            self._kind = wallets.type_of(funder) or SignatureType.POLY_1271
+            found = wallets.type_of(funder)  # type 0 is falsy
+            self._kind = SignatureType.POLY_1271 if found is None else found
         elif signature_type is not None:
             self._kind = _known_type(signature_type)
             funder = self._wallet_of(self._kind)

@@ -40,6 +40,9 @@ KEEP: Final = 50_000
 """Orders and fills remembered; the oldest that are over go first. A busy bot makes some thousands a day."""
 
 DUST: Final = Decimal("0.01")
+NOT_LISTED: Final = "no longer listed"
+"""Why an order counts as over that the venue said nothing about any more. It alone can take that back."""
+
 _ZERO: Final = Decimal(0)
 _TIMES: Final = {word: time_in_force for time_in_force, word in WIRE_TYPES.items()}
 _RANK: Final = {OrderState.DELAYED: 0, OrderState.LIVE: 1}
@@ -137,7 +140,7 @@ class Journal:
         record = self.records.get(order_id)
         if record is not None:
             record.seen = True
-            if isinstance(record.result, PmkitError):
+            if isinstance(record.result, OrderRejected):
                 _LOG.error("polymarket: order %s stands after all, though it was said: %s", order_id, record.result)
                 record.result, record.unresolved = None, True
         return record
@@ -274,6 +277,13 @@ class Journal:
         self._trim()
         return fill
 
+    def after_fill(self, order_id: str) -> OrderStatus | None:
+        """The new state of an order that ended before all of its fills were known; None where there is none."""
+        old = self.statuses.get(order_id)
+        if old is None or not old.status.terminal or self.filled(order_id) <= old.filled_amount:
+            return None
+        return self._merge(msgspec.structs.replace(old, filled_amount=self.filled(order_id)))
+
     def _trim(self) -> None:
         if len(self.fills) > 2 * KEEP:
             self.fills.popitem(last=False)
@@ -315,14 +325,14 @@ def _cut_short(sent: SignedOrder, matched: Decimal) -> bool:
 
 def _forward(old: OrderStatus, new: OrderStatus) -> OrderStatus | None:
     """The state after both, None where `new` is older: a terminal order stays so, filled shares never shrink."""
-    if old.status.terminal:
+    if old.status.terminal and old.reason != NOT_LISTED:
         if new.filled_amount <= old.filled_amount:
             return None
         # Shares that were matched before it ended, and are told of afterwards.
         return msgspec.structs.replace(old, filled_amount=new.filled_amount, average_price=new.average_price)
     if not new.status.terminal and (
         new.filled_amount < old.filled_amount
-        or (new.filled_amount == old.filled_amount and _RANK[new.status] < _RANK[old.status])
+        or (new.filled_amount == old.filled_amount and _RANK[new.status] < _RANK.get(old.status, 0))
     ):
         return None
     return msgspec.structs.replace(

@@ -13,7 +13,9 @@ from typing import Any, Final
 
 from pmkit.clock import Clock
 from pmkit.errors import (
+    AuthError,
     ClockSkewError,
+    ConfigError,
     InvalidOrder,
     NotSent,
     OrderAuthError,
@@ -72,7 +74,7 @@ class OrderEntry:
 
     async def place(self, market: PolymarketMarket, order: Order, plan: OrderPlan) -> OrderId:
         """Place one. Raises NotSent, OrderRejected, OrderUnknown."""
-        identity = await self._login.ready()
+        identity = await self._ready()
         self._admit(1)
         record = self._begin(identity, market, order, plan)
         record.sending = self._spawn(self._send(record), f"order {record.order_id}")
@@ -85,11 +87,11 @@ class OrderEntry:
         return placed
 
     async def place_batch(self, wanted: Sequence[tuple[PolymarketMarket, Order, OrderPlan]]) -> list[LegResult]:
-        """Place up to 15 in one request; a result per order. Raises only what the log-in raises."""
-        identity = await self._login.ready()
+        """Place up to 15 in one request; a result per order. Raises ConfigError for an account that is not usable."""
         try:
+            identity = await self._ready()
             self._admit(len(wanted))
-        except NotSent as error:
+        except (NotSent, OrderRejected) as error:
             return [error for _ in wanted]
         results: list[LegResult | None] = []
         records: list[Record] = []
@@ -112,6 +114,20 @@ class OrderEntry:
             left = iter(legs)
             results = [next(left) if result is None else result for result in results]
         return [result for result in results if result is not None]
+
+    async def _ready(self) -> Identity:
+        """The account. A log-in that fails is proof that no order was sent."""
+        identity = self._login.identity
+        if identity is not None:
+            return identity
+        try:
+            return await self._login.ready()
+        except (NotSent, ConfigError):
+            raise
+        except AuthError as error:
+            raise OrderAuthError(str(error)) from error
+        except PmkitError as error:
+            raise NotSent(f"the log-in failed, so that no order was sent: {error}") from error
 
     def _admit(self, count: int) -> None:
         if self.blocked:

@@ -7,13 +7,14 @@ one late (failure modes OE-08, OE-20).
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Final
 
 from pmkit.clock import Clock
 from pmkit.errors import InvalidOrder, MarketNotFound, OrderRejected, OrderUnknown, PmkitError
-from pmkit.exchanges.polymarket.journal import DUST, Journal, Record
+from pmkit.exchanges.numbers import quotient
+from pmkit.exchanges.polymarket.journal import DUST, NOT_LISTED, Journal, Record
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
 from pmkit.exchanges.polymarket.user_messages import OwnOrder, OwnTrade
 from pmkit.exchanges.types import Absent, Accepted, Intent, OrderId, OrderState, OrderStatus, TimeInForce
@@ -32,7 +33,9 @@ OnTrade = Callable[[OwnTrade], object]
 
 
 class OrderLookup:
-    """`on_order` and `on_trade` take every row that is read, so that subscribers hear of it as well."""
+    """`on_order` and `on_trade` take every row that is read, so that subscribers hear of it as well; `know` reads the
+    market of a row first.
+    """
 
     def __init__(
         self,
@@ -41,6 +44,7 @@ class OrderLookup:
         clock: Clock,
         on_order: OnRow,
         on_trade: OnTrade,
+        know: Callable[[str], Awaitable[object]],
         now_ms: Callable[[], int],
     ) -> None:
         self.absent_after = max(ABSENT_SECONDS / clock.factor, ABSENT_WALL_SECONDS)
@@ -51,6 +55,8 @@ class OrderLookup:
         self._clock = clock
         self._on_order = on_order
         self._on_trade = on_trade
+        self._know = know
+        self._missing: dict[str, float] = {}
         self._now_ms = now_ms
 
     # -- one order ------------------------------------------------------------------------------------------------
@@ -60,7 +66,9 @@ class OrderLookup:
         order_id = order_id.lower()
         row = await self._find(order_id)
         known = self._journal.status(order_id)
+        now = self._clock.io_monotonic()
         if row is not None and known is not None:
+            self._missing.pop(order_id, None)
             return known  # what the row said is in it
         if known is not None and known.status.terminal:
             return known
@@ -75,12 +83,13 @@ class OrderLookup:
             return known
         if filled + DUST > known.size:
             self._end(order_id, OrderState.FILLED, "")
-        elif record is None or record.sent_at is None or self._age(record) >= self.absent_after:
+        elif now - self._missing.setdefault(order_id, now) >= self.absent_after:
+            del self._missing[order_id]
             expired = known.expires_at is not None and self._now_ms() >= known.expires_at.timestamp() * 1000
             if expired:
                 self._end(order_id, OrderState.EXPIRED, "expired")
             else:
-                self._end(order_id, OrderState.CANCELED, "no longer listed")
+                self._end(order_id, OrderState.CANCELED, NOT_LISTED)
         return self._journal.status(order_id) or known
 
     def _end(self, order_id: str, state: OrderState, reason: str) -> None:
@@ -105,7 +114,7 @@ class OrderLookup:
             size=filled,
             filled_amount=filled,
             status=OrderState.FILLED,
-            average_price=paid / filled if filled else None,
+            average_price=quotient(paid, filled) if filled else None,
             fee=sum((fill.fee for fill in fills), Decimal(0)),
             time_in_force=TimeInForce.GTC,
             reason="known by its trades only",
@@ -119,6 +128,7 @@ class OrderLookup:
             rows = await self._queries.open_orders(order_id=order_id)
             row = next((one for one in rows if one.order_id.lower() == order_id), None)
         if row is not None:
+            await self._know(row.market_id)
             self._on_order(row)
         return row
 
@@ -131,6 +141,7 @@ class OrderLookup:
                 maker.order_id.lower() == order_id for maker in trade.maker_orders
             ):
                 found = True
+                await self._know(trade.market_id)
                 self._on_trade(trade)
         return found
 
@@ -208,7 +219,7 @@ class OrderLookup:
                 order_id,
                 OrderState.FILLED if whole else OrderState.LIVE,
                 filled,
-                paid / filled if filled else None,
+                quotient(paid, filled) if filled else None,
                 sum((fill.fee for fill in fills), Decimal(0)),
             )
         if record is not None:

@@ -1,0 +1,259 @@
+"""Fills and orders as streams: the user channel, and REST for what it missed."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import AsyncIterator
+from decimal import Decimal
+
+import msgspec
+import pytest
+
+from pmkit.errors import PmkitError
+from pmkit.exchanges.polymarket.auth import Credentials
+from pmkit.exchanges.polymarket.client import PolymarketExchange
+from pmkit.exchanges.polymarket.journal import Journal
+from pmkit.exchanges.polymarket.types import PolymarketMarket
+from pmkit.exchanges.polymarket.user_messages import OwnOrder
+from pmkit.exchanges.types import Fill, FillState, OrderId, OrderState, OrderStatus, Side
+
+pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim]")
+
+from pmkit.sim.venues import LocalVenues
+from tests.polymarket.accounts import API_KEY, PASSPHRASE, SECRET
+from tests.polymarket.trading import account_of, current, exchange_of, local, net, orders_of, until
+
+D = Decimal
+
+
+@pytest.fixture
+async def venues() -> AsyncIterator[LocalVenues]:
+    async with local(9) as venues:
+        yield venues
+
+
+@pytest.fixture
+async def exchange(venues: LocalVenues) -> AsyncIterator[PolymarketExchange]:
+    async with exchange_of(venues) as exchange:
+        yield exchange
+
+
+@pytest.fixture
+async def market(exchange: PolymarketExchange) -> PolymarketMarket:
+    return await current(exchange)
+
+
+async def take(exchange: PolymarketExchange, market: PolymarketMarket, amount: int = 10) -> OrderId:
+    return await exchange.place_market_order(market, "UP", Side.BUY, worst_price="0.98", amount=amount)
+
+
+def once(fills: list[Fill]) -> bool:
+    return set(Counter((fill.fill_id, fill.order_id, fill.state) for fill in fills).values()) <= {1}
+
+
+def final(fills: list[Fill]) -> bool:
+    return any(fill.state is not FillState.PENDING for fill in fills)
+
+
+async def test_uw_01_fills_missed_while_disconnected_come_once_after_it(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    states: list[OrderStatus] = []
+    await exchange.subscribe_fills(fills.append)
+    await exchange.subscribe_orders(states.append)
+    venues.polymarket.faults.reject_handshake(503, times=1)
+    venues.polymarket.faults.drop_connections()
+    placed = await take(exchange, market)
+    record = orders_of(venues, account_of(venues))[placed]
+    await until(lambda: record.matched, 3)
+    await until(lambda: exchange.journal.filled(placed) == D(record.matched).scaleb(-6), 10)
+    await until(lambda: not exchange.journal.pending(), 10)
+    assert once(fills)
+    assert net(fills) == {"UP": D(record.matched).scaleb(-6)}
+    assert [state.status for state in states if state.order_id == placed][-1] is OrderState.FILLED
+
+
+async def test_uw_02_repeated_events_are_one_fill(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    states: list[OrderStatus] = []
+    await exchange.subscribe_fills(fills.append)
+    await exchange.subscribe_orders(states.append)
+    venues.polymarket.faults.arm("duplicate_event", 1000)
+    placed = await take(exchange, market)
+    await until(lambda: fills and not exchange.journal.pending(), 10)
+    await exchange.stream.back_fill()
+    assert once(fills)
+    assert set(Counter((state.order_id, state.status, state.filled_amount) for state in states).values()) == {1}
+    assert {fill.order_id for fill in fills} == {str(placed)}
+
+
+async def test_uw_03_a_fill_before_the_answer_is_known_as_own(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    venues.polymarket.answers.late_seconds = 0.4
+    venues.polymarket.faults.arm("answer_late")
+    placing = asyncio.create_task(
+        exchange.place_market_order(
+            market, "UP", Side.BUY, worst_price="0.98", amount=10, client_order_id="before the answer"
+        )
+    )
+    await until(lambda: fills, 3)
+    assert not placing.done()
+    assert {(fill.own, fill.client_order_id) for fill in fills} == {(True, "before the answer")}
+    placed = await placing
+    assert {fill.order_id for fill in fills} == {str(placed)}
+    # The late answer says less than what is known by now, and does not take it back.
+    status = exchange.journal.status(placed)
+    assert status is not None and status.status is OrderState.FILLED
+
+
+async def test_uw_04_a_trade_that_fails_is_taken_back(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    venues.polymarket.faults.arm("trade_failed", 20)
+    placed = await take(exchange, market)
+    await until(lambda: any(fill.state is FillState.FAILED for fill in fills), 10)
+    await until(lambda: not exchange.journal.pending(), 10)
+    assert [fill.state for fill in fills if fill.fill_id == fills[0].fill_id] == [FillState.PENDING, FillState.FAILED]
+    assert exchange.journal.filled(placed) == 0
+    assert await exchange.get_positions() == []
+
+
+async def test_uw_06_a_silent_socket_is_found_out_and_replaced(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pmkit.exchanges.polymarket.account_stream.SILENT_SECONDS", 0.3)
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    venues.polymarket.user.silence(1.5 * venues.clock.factor)
+    placed = await take(exchange, market)
+    await until(lambda: fills, 5)
+    assert {fill.order_id for fill in fills} == {str(placed)}
+    await until(lambda: not exchange.journal.pending(), 10)
+    assert exchange.stream.silences == 1
+    assert exchange.stream.socket is not None and exchange.stream.socket.stats.disconnects == 1
+    assert once(fills)
+
+
+async def test_uw_06_wrong_credentials_are_an_error_and_no_quiet_account(venues: LocalVenues) -> None:
+    test = venues.polymarket_account
+    wrong = Credentials(test.address, API_KEY, SECRET, PASSPHRASE)
+    async with exchange_of(venues, credentials=wrong) as exchange:
+        with pytest.raises(PmkitError):
+            await exchange.subscribe_fills(lambda fill: None)
+
+
+async def test_uw_08_a_fill_of_another_process_is_delivered_as_foreign(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    async with exchange_of(venues) as other:
+        placed = await take(other, market)
+        await until(lambda: fills, 5)
+        assert {(fill.order_id, fill.own, fill.outcome) for fill in fills} == {(str(placed), False, "UP")}
+
+
+async def test_the_venues_own_cancel_comes_with_its_reason(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    states: list[OrderStatus] = []
+    await exchange.subscribe_orders(states.append)
+    placed = await exchange.place_limit_order(market, "UP", Side.BUY, "0.02", 10)
+    record = orders_of(venues, account_of(venues))[placed]
+    venues.polymarket.desk.take_out([record], "CANCELED_NOT_ENOUGH_BALANCE")
+    await until(lambda: states and states[-1].status is OrderState.CANCELED, 3)
+    assert states[-1].reason == "not enough balance"
+
+
+async def test_a_reader_that_falls_behind_is_refilled(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    stream = await exchange.subscribe_fills()
+    stream._limit = 1
+    for _ in range(3):
+        await take(exchange, market, 5)
+    await until(lambda: len(exchange.journal.fills) >= 6 and not exchange.journal.pending(), 10)
+    got: list[Fill] = []
+    while len(got) < len(exchange.journal.fills):
+        async with asyncio.timeout(3):
+            got.append(await anext(stream))
+    assert stream.stats.gaps > 0
+    assert once(got)
+
+
+async def test_garbage_and_unknown_events_do_not_end_the_stream(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    venues.polymarket.faults.garbage(b'[{"event_type":"trade","id":"x"},{"event_type":"news"}]')
+    venues.polymarket.faults.garbage("{cut")
+    await take(exchange, market)
+    await until(lambda: fills, 3)
+    socket = exchange.stream.socket
+    assert socket is not None
+    assert socket.stats.garbage == 2
+    assert socket.stats.unknown == {"news": 1}
+    assert socket.stats.disconnects == 0
+
+
+async def test_close_leaves_no_task_behind(venues: LocalVenues) -> None:
+    before = asyncio.all_tasks()
+    exchange = exchange_of(venues)
+    market = await current(exchange)
+    await exchange.subscribe_fills(lambda fill: None)
+    await exchange.subscribe_reference(["BTC"])
+    await exchange.place_limit_order(market, "UP", Side.BUY, "0.02", 10)
+    async with asyncio.timeout(1.5):
+        await exchange.close()
+        await exchange.close()
+    left = {task for task in asyncio.all_tasks() - before if not task.done()}
+    assert not {task.get_name() for task in left if task.get_name().startswith("pmkit ")}
+
+
+def row(status: str, matched: str, event: str = "UPDATE") -> OwnOrder:
+    return OwnOrder(
+        order_id="0xaa",
+        market_id="0x" + "ab" * 32,
+        token_id="1",
+        side=Side.BUY,
+        price=D("0.5"),
+        original_size=D(10),
+        size_matched=D(matched),
+        status=status,
+        event=event,
+    )
+
+
+def test_uw_09_any_order_of_events_ends_in_the_same_state() -> None:
+    from itertools import permutations
+
+    rows = [row("LIVE", "0", "PLACEMENT"), row("LIVE", "4"), row("LIVE", "7"), row("CANCELED", "7", "CANCELLATION")]
+    ends = set()
+    for order in permutations(rows):
+        journal = Journal("polymarket")
+        for one in order:
+            journal.on_order(one, "UP")
+        status = journal.status("0xaa")
+        assert status is not None
+        ends.add((status.status, status.filled_amount))
+    assert ends == {(OrderState.CANCELED, D(7))}
+
+
+def test_an_unknown_word_keeps_the_state_and_is_counted() -> None:
+    journal = Journal("polymarket")
+    journal.on_order(row("LIVE", "0", "PLACEMENT"), "UP")
+    assert journal.on_order(row("PONDERING", "0"), "UP") is None
+    status = journal.status("0xaa")
+    assert status is not None and status.status is OrderState.LIVE
+    assert journal.odd_words == {"PONDERING": 1}
+    assert msgspec.structs.asdict(status)["outcome"] == "UP"
