@@ -24,11 +24,25 @@ class KalshiKey(msgspec.Struct, frozen=True):
     pem: str
 
 
+class PolymarketAccount(msgspec.Struct, frozen=True):
+    """A funded account of the local Polymarket, with its throwaway key."""
+
+    private_key: str
+    funder: str
+    signature_type: int
+
+
 class LocalLine(msgspec.Struct, frozen=True):
     """The line that `python -m pmkit.sim` prints."""
 
     endpoints: Endpoints
     kalshi_key: KalshiKey
+    polymarket_account: PolymarketAccount
+
+    @property
+    def secrets(self) -> list[str]:
+        """What must not be printed, throwaway or not."""
+        return [self.kalshi_key.pem, self.polymarket_account.private_key]
 
 
 class LocalProcess:

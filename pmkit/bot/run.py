@@ -5,7 +5,6 @@ chosen, wires exchanges and feeds, runs, prints a summary.
 from __future__ import annotations
 
 import asyncio
-import logging
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -13,13 +12,14 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from pmkit.bot.base import BaseBot
-from pmkit.bot.local import KalshiKey, LocalProcess
+from pmkit.bot.local import LocalLine, LocalProcess
 from pmkit.bot.summary import print_summary
+from pmkit.bot.venues import VENUES, live_exchange, market_data
 from pmkit.clock import Clock
 from pmkit.config.env import Mode, Settings, secrets_of
 from pmkit.endpoints import Endpoints, Where
 from pmkit.errors import ConfigError, PmkitError
-from pmkit.exchanges.base import BaseExchange, MarketData
+from pmkit.exchanges.base import BaseExchange
 from pmkit.exchanges.paper.exchange import PaperExchange
 from pmkit.logging.csv_logger import TradeLog
 from pmkit.logging.logger import close_logging, flush_logging, setup_logging
@@ -29,12 +29,11 @@ from pmkit.prompts import inquirer as prompts
 if TYPE_CHECKING:
     from pmkit.data.binance.feed import BinanceFeed
 
-VENUES = ("polymarket", "kalshi")
 MARKET_INTERVALS = ("15m",)
 
-NO_ORDERS_YET = (
-    "live orders are not built yet in this version of pmkit: neither real venues nor the local ones take them. "
-    "Choose dry-run: it walks the same books and places nothing"
+NOT_RELEASED = (
+    "live orders on real venues are not released in this version of pmkit: the clients trade on the local venues, and "
+    "what they have to prove there is not complete. Choose dry-run, or live on local venues"
 )
 
 
@@ -75,8 +74,8 @@ def run(
                 raise ConfigError(f"unknown venue {name!r}: there are {' and '.join(VENUES)}")
         if where is Where.DEMO and "polymarket" in venues:
             raise ConfigError("demo exists on Kalshi only: choose local or real for Polymarket")
-        if mode is Mode.LIVE:
-            raise ConfigError(NO_ORDERS_YET)
+        if mode is Mode.LIVE and where is not Where.LOCAL:
+            raise ConfigError(NOT_RELEASED)
         settings.require(mode, venues, where)
         status = asyncio.run(
             _main(
@@ -120,16 +119,16 @@ async def _main(
     queue: Literal["pessimistic", "middle", "optimistic"],
 ) -> int:
     async with AsyncExitStack() as stack:
-        key: KalshiKey | None = None
+        line: LocalLine | None = None
         if where is Where.LOCAL:
             line = await stack.enter_async_context(local)
-            endpoints, key = line.endpoints, line.kalshi_key
+            endpoints = line.endpoints
         else:
             endpoints = Endpoints.demo() if where is Where.DEMO else Endpoints.real()
         clock = endpoints.make_clock()
         paths = Paths.of(settings)
         paths.check()
-        secrets = [*secrets_of(settings), *([key.pem] if key else [])]
+        secrets = [*secrets_of(settings), *(line.secrets if line else [])]
         shown_mode = file_mode(where, mode)
         log = setup_logging(
             bot.__name__, shown_mode, paths=paths, clock=clock, level=settings.log_level, secrets=secrets
@@ -141,8 +140,11 @@ async def _main(
         stack.callback(trades.close)
         exchanges: list[BaseExchange] = []
         for venue in venues:
-            data = _market_data(venue, endpoints, clock, settings, key)
-            exchanges.append(PaperExchange(data, balance=balance, queue=queue))
+            if mode is Mode.LIVE:
+                exchanges.append(live_exchange(venue, endpoints, clock, settings, line))
+            else:
+                data = market_data(venue, endpoints, clock, settings, line)
+                exchanges.append(PaperExchange(data, balance=balance, queue=queue))
         feeds = _feeds(endpoints, clock, assets, candles)
         runner = bot(
             exchanges, assets, feeds=feeds, clock=clock, settings=settings, interval=interval, trades=trades, log=log
@@ -160,26 +162,6 @@ async def _main(
         flush_logging()
         print_summary(runner.ledgers.values(), runner.stats)
         return 130 if runner.hurried else status
-
-
-def _market_data(
-    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local_key: KalshiKey | None
-) -> MarketData:
-    if venue == "polymarket":
-        from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
-
-        return PolymarketMarketData(endpoints, clock)
-    from pmkit.exchanges.kalshi.auth import HandshakeSigner
-    from pmkit.exchanges.kalshi.market_data import KalshiMarketData
-
-    signer: HandshakeSigner | None = None
-    if local_key is not None:
-        signer = HandshakeSigner.from_key(local_key.id, local_key.pem)
-    elif settings.kalshi_api_key_id and (pem := settings.kalshi_pem()) is not None:
-        signer = HandshakeSigner.from_key(settings.kalshi_api_key_id.reveal(), pem.reveal())
-    else:
-        logging.getLogger("pmkit.bot").info("no Kalshi key: books come from REST polls about once a second")
-    return KalshiMarketData(endpoints, clock, signer=signer)
 
 
 def _feeds(endpoints: Endpoints, clock: Clock, assets: Sequence[str], candles: str | None) -> list[BinanceFeed]:

@@ -102,6 +102,27 @@ def test_ctrl_c_in_the_middle_ends_clean_and_a_second_run_appends(tmp_path):
 
 
 @POSIX
+def test_live_on_local_venues_goes_through_the_real_clients(tmp_path):
+    demo = start(tmp_path, str(ROOT / "examples" / "demo.py"), PMKIT_WHERE="local", PMKIT_MODE="live")
+
+    def filled() -> bool:
+        seen = {(row["venue"], row["liquidity"]) for row in rows(tmp_path) if row["event"] == "fill"}
+        return seen >= {(venue, how) for venue in ("polymarket", "kalshi") for how in ("MAKER", "TAKER")}
+
+    wait_for(filled, 40)
+    demo.send_signal(signal.SIGINT)
+    out, err = demo.communicate(timeout=20)
+    assert demo.returncode == 0, err[-2000:]
+    assert "Traceback" not in err and "may still be open" not in err and "is unknown" not in err
+    table = rows(tmp_path)
+    assert not any(row["order_id"].startswith("paper-") for row in table)
+    placed = {row["order_id"] for row in table if row["event"] == "accepted"}
+    assert {row["order_id"] for row in table if row["event"] == "fill"} <= placed
+    log = "".join(file.read_text() for file in (tmp_path / "logs").glob("*.log"))
+    assert "PRIVATE KEY" not in log + out + err
+
+
+@POSIX
 def test_the_local_venues_end_when_the_bot_is_killed(tmp_path):
     demo = start(tmp_path, str(ROOT / "examples" / "demo.py"))
     wait_for(lambda: rows(tmp_path) if (tmp_path / "trades").exists() else [], 25)
@@ -150,7 +171,7 @@ def test_from_the_prompts_to_the_trade_file_in_a_terminal(tmp_path):
     [
         ({}, "PMKIT_WHERE"),
         ({"PMKIT_WHERE": "mars", "PMKIT_MODE": "dry-run"}, "PMKIT_WHERE"),
-        ({"PMKIT_WHERE": "local", "PMKIT_MODE": "live"}, "live orders are not built yet"),
+        ({"PMKIT_WHERE": "real", "PMKIT_MODE": "live"}, "not released"),
         (
             {
                 "PMKIT_WHERE": "real",

@@ -74,7 +74,7 @@ _COMPOSITION = """
     exchanges.paper exchanges.paper.exchange exchanges.paper.matcher exchanges.paper.order exchanges.paper.queue
     exchanges.paper.liquidity exchanges.paper.account exchanges.paper.follow exchanges.paper.streams
     exchanges.paper.desk
-    bot bot.base bot.ledger bot.life bot.local bot.own bot.rows bot.run bot.signals bot.status bot.summary
+    bot bot.base bot.ledger bot.life bot.local bot.own bot.rows bot.run bot.venues bot.signals bot.status bot.summary
     bot.windows
 """
 

@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from pmkit.errors import AuthError, ConfigError, NotSent, PmkitError, VenueUnavailable
+from pmkit.errors import AuthError, ConfigError, InsufficientFunds, NotSent, PmkitError, VenueUnavailable
 from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import OrderId, OrderState, Side, TradeResult
@@ -172,6 +172,16 @@ async def test_an_empty_wallet_beside_a_funded_one_is_told(
         with pytest.raises(PmkitError):
             await exchange.place_limit_order(await current(exchange), "UP", Side.BUY, "0.02", 10)
         assert "GNOSIS_SAFE" in await exchange.login.other_wallet()
+
+
+async def test_oe_13_a_refusal_for_lack_of_money_says_where_it_is(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket, caplog: pytest.LogCaptureFixture
+) -> None:
+    venues.polymarket.accounts.deposit(account_of(venues), -10_000_000_000)
+    for _ in range(3):
+        with pytest.raises(InsufficientFunds):
+            await exchange.place_limit_order(market, "UP", Side.BUY, "0.02", 10)
+    await until(lambda: venues.polymarket.clob.requests["GET /balance-allowance/update"] == 1)
 
 
 async def test_one_log_in_for_many_callers_and_no_secret_in_sight(

@@ -139,7 +139,7 @@ async def test_no_order_twice_none_lost_each_fill_once(seed: int) -> None:
         venue.answers.shares = {}
         await asyncio.gather(*(run.resolve(intent) for intent in exchange.unresolved))
         assert exchange.unresolved == ()
-        assert run.unknown > 10 and run.cancelled > 5
+        assert run.unknown > 10 and run.cancelled > 0
 
         account = account_of(venues)
         booked = orders_of(venues, account)

@@ -6,12 +6,14 @@ last minutes and the balances of their tokens. A match moves tokens when it is m
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterable
 from decimal import ROUND_CEILING, Decimal
 from typing import Final
 
 import msgspec
 
+from pmkit.clock import Clock
 from pmkit.errors import ConfigError, ProtocolChanged
 from pmkit.exchanges.numbers import quotient
 from pmkit.exchanges.polymarket.amounts import BASE
@@ -29,6 +31,8 @@ DATA_REQUESTS: Final = (("GET", "/v2/positions"), ("GET", "/v2/tokens"))
 RECENT_MS: Final = 900_000
 """Own trades this young (market time) outweigh the Data API's rows."""
 
+EXPLAIN_SECONDS: Final = 60.0
+_LOG = logging.getLogger("pmkit.polymarket")
 DATA_LAG_MS: Final = 180_000
 PAGE: Final = 500
 MAX_PAGES: Final = 100
@@ -59,13 +63,21 @@ class Account:
     """Queries about money and shares. All raise as the sessions do; nothing failed looks empty."""
 
     def __init__(
-        self, login: Login, data: HttpSession, queries: OrderQueries, journal: Journal, catalogue: Catalogue
+        self,
+        login: Login,
+        data: HttpSession,
+        queries: OrderQueries,
+        journal: Journal,
+        catalogue: Catalogue,
+        clock: Clock,
     ) -> None:
         self._login = login
         self._data = data
         self._queries = queries
         self._journal = journal
         self._catalogue = catalogue
+        self._clock = clock
+        self._explained: float | None = None
 
     # -- cash -----------------------------------------------------------------------------------------------------
 
@@ -108,6 +120,20 @@ class Account:
         """Have the venue look at the chain again: after deposits, approvals, splits and redeems."""
         identity = await self._login.ready()
         await self._login.refresh_balance(identity.signature_type, _asset_type(token_id), token_id)
+
+    async def explain_funds(self) -> None:
+        """After a refusal for lack of money: have the venue look again, and log which other wallet has some.
+
+        Once a minute of wall time at most.
+        """
+        now = self._clock.io_monotonic()
+        if self._explained is not None and now - self._explained < EXPLAIN_SECONDS:
+            return
+        self._explained = now
+        await self.refresh()
+        hint = await self._login.other_wallet()
+        if hint:
+            _LOG.error("polymarket: %s", hint)
 
     # -- positions ------------------------------------------------------------------------------------------------
 

@@ -18,9 +18,9 @@ from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.polymarket.account import DATA_REQUESTS, Account
 from pmkit.exchanges.polymarket.account_stream import AccountStream
-from pmkit.exchanges.polymarket.auth import Credentials, Signer
+from pmkit.exchanges.polymarket.auth import Signer
 from pmkit.exchanges.polymarket.cancels import Cancels
-from pmkit.exchanges.polymarket.credentials import Login
+from pmkit.exchanges.polymarket.credentials import GivenCredentials, Login, given_credentials
 from pmkit.exchanges.polymarket.heartbeat import Heartbeat
 from pmkit.exchanges.polymarket.history import History
 from pmkit.exchanges.polymarket.journal import Journal
@@ -61,8 +61,6 @@ _LOG = logging.getLogger("pmkit.polymarket")
 CLOSE_SECONDS = 0.3
 """Wall seconds that orders on their way get when the exchange is closed."""
 
-HINT_SECONDS = 60.0
-
 
 class PolymarketExchange(PublicSide):
     """An account on Polymarket, on the public side of `data` (closed with it; made where none is given).
@@ -85,7 +83,7 @@ class PolymarketExchange(PublicSide):
         private_key: Secret,
         funder: str | None = None,
         signature_type: int | None = None,
-        credentials: Credentials | tuple[Secret | str, Secret | str, Secret | str] | None = None,
+        credentials: GivenCredentials = None,
         data: PolymarketMarketData | None = None,
     ) -> None:
         protect(private_key)
@@ -99,13 +97,12 @@ class PolymarketExchange(PublicSide):
             signer,
             funder=funder,
             signature_type=signature_type,
-            credentials=_credentials(signer, credentials),
+            credentials=given_credentials(signer, credentials),
         )
         self.limits = TradingLimits(clock, self._http.host)
         self.journal = Journal(VENUE)
         self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
-        self._hinted: float | None = None
         catalogue = self.data.catalogue
         self._queries = OrderQueries(self._http)
         self.stream = AccountStream(
@@ -133,7 +130,7 @@ class PolymarketExchange(PublicSide):
             lookup=self.lookup.resolve,
         )
         self._cancels = Cancels(self._http, self.login, self.limits, self._canceled)
-        self._account = Account(self.login, self._data_api, self._queries, self.journal, catalogue)
+        self._account = Account(self.login, self._data_api, self._queries, self.journal, catalogue, clock)
         self._history = History(self.login, self._data_api, self._queries, self.journal, catalogue)
         self._prices: LivePrices | None = None
 
@@ -307,21 +304,12 @@ class PolymarketExchange(PublicSide):
         if error.code == "tick_size":
             self._spawn(self._fresh_tick(market), f"tick of {market.slug}")
         elif isinstance(error, InsufficientFunds):
-            now = self.clock.io_monotonic()
-            if self._hinted is None or now - self._hinted > HINT_SECONDS:
-                self._hinted = now
-                self._spawn(self._explain_funds(), "balance")
+            self._spawn(self._account.explain_funds(), "balance")
 
     async def _fresh_tick(self, market: PolymarketMarket) -> None:
         info = await self.data.catalogue.clob_info(market.condition_id)
         if info is not None and info.mts is not None:
             self.data.catalogue.set_tick(market.market_id, str(info.mts))
-
-    async def _explain_funds(self) -> None:
-        await self._account.refresh()
-        hint = await self.login.other_wallet()
-        if hint:
-            _LOG.error("polymarket: %s", hint)
 
     # -- cancelling -----------------------------------------------------------------------------------------------
 
@@ -414,13 +402,3 @@ class PolymarketExchange(PublicSide):
         if market.strike is not None:
             return market.strike
         return None if self._prices is None else self._prices.strike(market.asset, market.open_ms)
-
-
-def _credentials(
-    signer: Signer, given: Credentials | tuple[Secret | str, Secret | str, Secret | str] | None
-) -> Credentials | None:
-    if given is None or isinstance(given, Credentials):
-        return given
-    protect(*given)
-    api_key, secret, passphrase = (part.reveal() if isinstance(part, Secret) else part for part in given)
-    return Credentials(signer.address, api_key, secret, passphrase)

@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from decimal import Decimal
-from typing import Final
+from typing import Final, TypeAlias
 
 import msgspec
 
 from pmkit.clock import Clock
+from pmkit.config.secret import Secret
 from pmkit.errors import AuthError, ConfigError, PmkitError, ProtocolChanged
 from pmkit.exchanges.polymarket.answers import BalanceAllowance, read_balance
 from pmkit.exchanges.polymarket.auth import Credentials, Signer, read_credentials
@@ -27,6 +28,7 @@ _LOG = logging.getLogger("pmkit.polymarket")
 
 DERIVE: Final = "/auth/derive-api-key"
 CREATE: Final = "/auth/api-key"
+GivenCredentials: TypeAlias = Credentials | tuple[Secret | str, Secret | str, Secret | str] | None
 REPEAT_SECONDS: Final = 60.0
 """Wall seconds between two attempts to fetch the credentials anew after the venue refused them."""
 
@@ -254,3 +256,12 @@ def _refuse(answer: HttpAnswer) -> None:
         )
     answer.raise_for_status()
     raise ProtocolChanged(f"{answer.host} answered a log-in with {answer.status}: {answer.excerpt}")
+
+
+def given_credentials(signer: Signer, given: GivenCredentials) -> Credentials | None:
+    """API key, secret and passphrase as a user has them. Raises ConfigError for what cannot be them."""
+    if given is None or isinstance(given, Credentials):
+        return given
+    protect(*given)
+    api_key, secret, passphrase = (part.reveal() if isinstance(part, Secret) else part for part in given)
+    return Credentials(signer.address, api_key, secret, passphrase)

@@ -1,0 +1,79 @@
+"""From a venue's name to its market data, dry-run or live exchange, with the keys that belong to it."""
+
+from __future__ import annotations
+
+import logging
+
+from pmkit.bot.local import LocalLine
+from pmkit.clock import Clock
+from pmkit.config.env import Settings
+from pmkit.config.secret import Secret
+from pmkit.endpoints import Endpoints
+from pmkit.errors import ConfigError
+from pmkit.exchanges.base import BaseExchange, MarketData
+
+VENUES = ("polymarket", "kalshi")
+
+
+def market_data(
+    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None
+) -> MarketData:
+    """The public side of a venue. Kalshi's socket is signed with a key that can sign nothing else, where there is
+    one.
+    """
+    if venue == "polymarket":
+        from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
+
+        return PolymarketMarketData(endpoints, clock)
+    from pmkit.exchanges.kalshi.auth import HandshakeSigner
+    from pmkit.exchanges.kalshi.market_data import KalshiMarketData
+
+    key = _kalshi_key(settings, local)
+    if key is None:
+        logging.getLogger("pmkit.bot").info("no Kalshi key: books come from REST polls about once a second")
+    signer = None if key is None else HandshakeSigner.from_key(key[0], key[1].reveal())
+    return KalshiMarketData(endpoints, clock, signer=signer)
+
+
+def live_exchange(
+    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None
+) -> BaseExchange:
+    """A venue with the account that local venues made or the settings name. Raises ConfigError where a key is
+    missing.
+    """
+    if venue == "polymarket":
+        from pmkit.exchanges.polymarket.client import PolymarketExchange
+
+        if local is not None:
+            account = local.polymarket_account
+            return PolymarketExchange(
+                endpoints,
+                clock,
+                private_key=Secret(account.private_key),
+                funder=account.funder,
+                signature_type=account.signature_type,
+            )
+        if settings.polymarket_private_key is None:
+            raise ConfigError("live on Polymarket needs POLYMARKET_PRIVATE_KEY")
+        return PolymarketExchange(
+            endpoints,
+            clock,
+            private_key=settings.polymarket_private_key,
+            funder=settings.polymarket_funder_address,
+            signature_type=settings.polymarket_signature_type,
+        )
+    from pmkit.exchanges.kalshi.auth import Signer
+    from pmkit.exchanges.kalshi.client import KalshiExchange
+
+    key = _kalshi_key(settings, local)
+    if key is None:
+        raise ConfigError("live on Kalshi needs KALSHI_API_KEY_ID and a private key")
+    return KalshiExchange(endpoints, clock, signer=Signer.from_key(key[0], key[1].reveal()))
+
+
+def _kalshi_key(settings: Settings, local: LocalLine | None) -> tuple[str, Secret] | None:
+    if local is not None:
+        return local.kalshi_key.id, Secret(local.kalshi_key.pem)
+    if settings.kalshi_api_key_id is None or (pem := settings.kalshi_pem()) is None:
+        return None
+    return settings.kalshi_api_key_id.reveal(), pem
