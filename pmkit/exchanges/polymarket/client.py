@@ -27,7 +27,7 @@ from pmkit.exchanges.polymarket.journal import Journal
 from pmkit.exchanges.polymarket.limits import TradingLimits
 from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.exchanges.polymarket.order_entry import OrderEntry, check_legs
-from pmkit.exchanges.polymarket.order_intent import limit_intent, market_intent
+from pmkit.exchanges.polymarket.order_intent import leg_intent, limit_intent, market_intent
 from pmkit.exchanges.polymarket.order_lookup import OrderLookup
 from pmkit.exchanges.polymarket.order_plan import OrderPlan
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
@@ -261,18 +261,7 @@ class PolymarketExchange(PublicSide):
 
     async def _leg(self, order: Order) -> tuple[PolymarketMarket, Order, OrderPlan]:
         market = self.data.catalogue.known(order.market_id) or await self.data.get_market(order.market_id)
-        planned, plan = limit_intent(
-            self.data,
-            market,
-            order.outcome,
-            order.side,
-            order.price,
-            order.size,
-            time_in_force=order.time_in_force,
-            expires_at=order.expires_at,
-            post_only=order.post_only,
-            client_order_id=order.client_order_id,
-        )
+        planned, plan = leg_intent(self.data, market, order)
         return market, planned, plan
 
     async def replace_orders(self, cancels: Sequence[str], places: Sequence[Order]) -> list[LegResult]:

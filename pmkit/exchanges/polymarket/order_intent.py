@@ -62,6 +62,22 @@ def limit_intent(
     return order, plan
 
 
+def leg_intent(data: PolymarketMarketData, market: PolymarketMarket, order: Order) -> tuple[Order, OrderPlan]:
+    """A leg of a batch. Raises as `limit_intent`."""
+    return limit_intent(
+        data,
+        market,
+        order.outcome,
+        order.side,
+        order.price,
+        order.size,
+        time_in_force=order.time_in_force,
+        expires_at=order.expires_at,
+        post_only=order.post_only,
+        client_order_id=order.client_order_id,
+    )
+
+
 def market_intent(
     data: PolymarketMarketData,
     market: PolymarketMarket,
