@@ -54,7 +54,9 @@ async def test_what_can_be_spent_is_what_the_venue_will_take(
     assert await exchange.get_balance(market) == 9_950
     await bought(venues, exchange, market)
     free = venues.polymarket.desk.free_cash(account_of(venues))
-    assert await exchange.get_balance(market) == D(free).scaleb(-6)
+    # Never more than the venue will take; a unit of pUSD less per match that is not on chain yet.
+    matches = len(venues.polymarket.trades.trades)
+    assert 0 <= D(free).scaleb(-6) - await exchange.get_balance(market) <= D(1 + 2 * matches).scaleb(-6)
     account_of(venues).approve_none()
     assert await exchange.get_balance(market) == 0
     with pytest.raises(ConfigError, match="approve"):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable
-from decimal import ROUND_CEILING, Decimal
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
 import msgspec
@@ -103,7 +103,8 @@ class Account:
                     held += leg.price * leg.size + fee
         spender = exchange_for(market.token_ids[0], market.neg_risk).contract.lower()
         allowed = Decimal(found.allowances.get(spender, 0)) * _MICRO
-        return max(_ZERO, min(found.balance - held, allowed))
+        # What a match cost on chain is whole units of pUSD; ours has the decimals of price x size. Down: rather less.
+        return max(_ZERO, min((found.balance - held).quantize(_MICRO, ROUND_FLOOR), allowed))
 
     async def check_allowance(self, market: PolymarketMarket) -> None:
         """Whether the market's exchange contract may take pUSD. Raises ConfigError that names it where it may not."""
