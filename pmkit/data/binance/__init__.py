@@ -1,1 +1,1 @@
-"""Binance spot candles: `types`, `fetcher` (REST) and `feed` (live)."""
+"""Binance spot candles: `types`, `fetcher` (REST), `history` (into CSV files, with bulk files) and `feed` (live)."""

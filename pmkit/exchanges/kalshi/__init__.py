@@ -1,1 +1,3 @@
-"""Kalshi: messages, types, auth, fees (wire); market_data, orderbook_ws, market_finder (clients)."""
+"""Kalshi: messages, types, fees, orders, auth, refusals (wire); market_data, orderbook_ws, market_finder, client,
+user_ws (clients), each beside the files it is made of.
+"""

@@ -1,1 +1,3 @@
-"""Polymarket: messages, types, fees (wire); market_data, orderbook_ws, market_finder (clients)."""
+"""Polymarket: messages, types, fees, orders, auth, refusals (wire); market_data, orderbook_ws, market_finder, client,
+user_ws, reference_ws (clients), each beside the files it is made of. No redeem yet.
+"""
