@@ -57,8 +57,11 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
             "spread": await client.get_spread(asset_id=token),
             "BUY": await client.get_price(asset_id=token, side="BUY"),
             "SELL": await client.get_price(asset_id=token, side="SELL"),
-            "last": await client.get_last_trade_price(asset_id=token),
         }
+
+    async def last(token: str) -> object:
+        """The last trade's price and side; None where the client reads that nobody has traded."""
+        return await client.get_last_trade_price(asset_id=token)
 
     def apply(event: Any) -> None:
         counts[event.type] = counts.get(event.type, 0) + 1
@@ -100,7 +103,7 @@ async def connect(settings: Settings) -> AsyncIterator[Calls]:
     async def messages() -> object:
         return {"counts": counts, "best": best, "trades": trades}
 
-    calls = (market, event, markets, orderbook, orderbooks, quotes, watch, book, messages)
+    calls = (market, event, markets, orderbook, orderbooks, quotes, last, watch, book, messages)
     try:
         yield {call.__name__: call for call in calls}
     finally:

@@ -63,7 +63,7 @@ class Traders:
     `fair` is the probability of the first outcome now, `seconds_left` the market seconds until the end, `grid` the
     legal prices now (a tick may change). `client` makes what is handed to the engine with a taker's order, so that a
     venue can say in which outcome it was placed; `hurry` multiplies the pace. Sizes are multiples of `size_step` and
-    at least `min_size`, in engine units.
+    at least `min_size`, in engine units. While a test sets `resting`, they do nothing.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Traders:
     ) -> None:
         self.engine = engine
         self.steps = 0
+        self.resting = False
         self._fair = fair
         self._seconds_left = seconds_left
         self._grid = grid
@@ -104,7 +105,7 @@ class Traders:
         """Trade until cancelled or until the end of the window."""
         while self._seconds_left() > 0:
             await self._clock.io_sleep(self._pause * self._entropy.uniform(0.6, 1.4) / self._hurry())
-            if self._seconds_left() > 0:
+            if self._seconds_left() > 0 and not self.resting:
                 self.step()
 
     def fill(self) -> None:

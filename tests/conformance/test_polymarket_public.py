@@ -18,10 +18,14 @@ import pytest
 from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import PublicTrade, Side
+from pmkit.sim.engine import PRICE_UNITS, SIZE_UNITS
+from pmkit.sim.engine import Side as EngineSide
+from pmkit.sim.engine import TimeInForce as EngineTIF
 from pmkit.sim.venues import LocalVenues
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import ClientError
 from tests.conformance.truth import (
+    WINDOW_MS,
     Book,
     balanced_seed,
     common_run,
@@ -230,6 +234,28 @@ async def test_books_by_the_official_client(client: OpenClient) -> None:
             return bid, ask, (bid + ask) / 2, ask - bid
 
         await same_as_truth(quotes, truth, times=1)
+
+
+async def test_the_last_trade_by_the_official_client(client: OpenClient) -> None:
+    async with local() as there, client("polymarket_client_public", there.settings) as one:
+        venue = there.venues.polymarket
+        window = venue.known(there.up)
+        assert window is not None
+        # Nobody has traded in a window that is half an hour away. The price "0.5" without a side is no trade.
+        later = venue.listings.at(window.series, window.open_ms + 2 * WINDOW_MS)
+        assert await one.ask("last", token=later.tokens[0]) is None
+        live = venue.running(window)
+        assert live is not None
+        live.traders.resting = True
+        engine = live.engine
+        assert engine.best_ask is not None and engine.best_bid is not None
+        # Somebody buys UP, then somebody buys DOWN: in the engine, which knows UP only, the second one sells.
+        for outcome, side, limit in ((0, EngineSide.BUY, engine.best_ask), (1, EngineSide.SELL, engine.best_bid)):
+            engine.submit("one", side, limit, 5 * SIZE_UNITS, time_in_force=EngineTIF.IOC, client=outcome)
+            paid = limit if outcome == 0 else PRICE_UNITS - limit
+            for token in window.tokens:
+                found = await one.ask("last", token=token)
+                assert (Decimal(found["price"]) * PRICE_UNITS, found["side"]) == (paid, "BUY")
 
 
 async def test_the_market_channel_by_the_official_client(client: OpenClient) -> None:

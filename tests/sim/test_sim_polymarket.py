@@ -183,6 +183,7 @@ async def test_the_clob_knows_a_new_market_later_than_gamma(still: Bench) -> Non
     status, empty = await still.get("/book", token_id=window.tokens[0])
     assert empty["bids"] == empty["asks"] == []
     assert empty["last_trade_price"] == ""
+    assert (await still.get("/last-trade-price", token_id=window.tokens[0])) == (200, {"price": "0.5", "side": ""})
     assert empty["hash"] == book_hash(empty)
     assert window.condition_id not in still.venue.live
     await still.settle()

@@ -187,7 +187,7 @@ async def test_a_trade_prints_in_the_takers_own_outcome(still: Bench) -> None:
         *["book"] * 2,
     ]
     for token in window.tokens:
-        assert (await still.get("/book", token_id=token))[1]["last_trade_price"] == "0.400"
+        assert (await still.get("/book", token_id=token))[1]["last_trade_price"] == "0.600"
 
 
 async def test_a_window_ends_resolves_and_is_forgotten() -> None:

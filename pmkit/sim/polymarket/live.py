@@ -123,9 +123,11 @@ class LiveMarket:
     def _updated(self, update: Update) -> None:
         self.changed_ms = self._clock.now_ms()
         if update.matches:
+            # One last trade a market, as its taker wrote it: recorded books of both tokens carry the same price.
             last = update.matches[-1]
-            self.last_trade = last.price
-            self.last_side = last.taker_side
+            outcome = outcome_of(last.taker_client)
+            self.last_trade = price_of(last.price, outcome)
+            self.last_side = side_of(last.taker_side, outcome)
         if self._tell.watched(self.window):
             books = (self.book(0), self.book(1))
             self._tell.market(self.window, self._price_change(update.changes, books))

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from pmkit.clock import Clock
 from pmkit.sim.engine import PRICE_UNITS
-from pmkit.sim.polymarket.book import MIN_ORDER_SHARES, TokenBook, last_text, price_of, price_text, side_of
+from pmkit.sim.polymarket.book import MIN_ORDER_SHARES, TokenBook, last_text, price_of, price_text
 from pmkit.sim.polymarket.gamma import BASE_FEE, FEE_SCHEDULE, description, iso, tags_of
 from pmkit.sim.polymarket.live import LiveMarket
 from pmkit.sim.polymarket.market import OUTCOMES, Window
@@ -137,13 +137,13 @@ class ClobRoutes:
         return answer({"base_fee": BASE_FEE})
 
     async def _last_trade_price(self, request: web.Request) -> web.Response:
+        """Before the first trade "0.5" and no side, as the OpenAPI says."""
         book = self._found(request)
         window = self._markets.known(book.token)
         live = self._markets.running(window) if window is not None else None
         if window is None or live is None or live.last_trade is None:
-            return answer({"price": "", "side": ""})
-        side = side_of(live.last_side, window.outcome_of(book.token))
-        return answer({"price": last_text(live.last_trade), "side": side.value})
+            return answer({"price": "0.5", "side": ""})
+        return answer({"price": last_text(live.last_trade), "side": live.last_side.value})
 
     # ---- markets
 
