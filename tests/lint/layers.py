@@ -42,6 +42,8 @@ _WIRE = """
     exchanges.polymarket.fields exchanges.polymarket.user_messages exchanges.polymarket.reference_messages
     exchanges.polymarket.book_feed exchanges.polymarket.live_book exchanges.polymarket.prints
     exchanges.polymarket.resolution
+    exchanges.polymarket.contracts exchanges.polymarket.calldata exchanges.polymarket.wallet_actions
+    exchanges.polymarket.relayer_messages exchanges.polymarket.transactions
     exchanges.kalshi exchanges.kalshi.messages exchanges.kalshi.types exchanges.kalshi.orders
     exchanges.kalshi.auth exchanges.kalshi.fees exchanges.kalshi.refusals
     exchanges.kalshi.book_feed exchanges.kalshi.book_pair exchanges.kalshi.grid exchanges.kalshi.rest_messages

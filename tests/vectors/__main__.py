@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from tests.vectors import kalshi_signatures, polymarket_orders
+from tests.vectors import kalshi_signatures, polymarket_orders, polymarket_redeem
 
 Failure = str | None
 """What is wrong with one vector; None where it is reproduced."""
@@ -31,8 +31,7 @@ class Form(NamedTuple):
 FORMS = (
     Form("Polymarket orders", polymarket_orders.recognise, polymarket_orders.check),
     Form("Kalshi signatures", kalshi_signatures.recognise, kalshi_signatures.check),
-    # Redeem vectors (polymarket/chain_redeem_vectors.json): add their row here once redeem is built; until then such a
-    # file has an unknown form, and the run fails.
+    Form("Polymarket redeem", polymarket_redeem.recognise, polymarket_redeem.check),
 )
 
 

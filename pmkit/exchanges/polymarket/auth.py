@@ -30,7 +30,7 @@ _HEADER = re.compile(r"[!-~]{1,200}").fullmatch
 _PATH = re.compile(r"/[!-~]*").fullmatch
 
 
-class _Hidden:
+class Hidden:
     """What is inside never shows, travels or is compared."""
 
     __slots__ = ()
@@ -43,7 +43,7 @@ class _Hidden:
 
 
 @final
-class Signer(_Hidden):
+class Signer(Hidden):
     """The private key of an account: makes L1 log-ins and signs order digests. A dry-run never gets one.
 
     `address` is the key's own (EOA) address, checksummed; `address_raw` its 20 bytes.
@@ -87,7 +87,7 @@ class Signer(_Hidden):
 
 
 @final
-class Credentials(_Hidden):
+class Credentials(Hidden):
     """API credentials of one key: L2 headers and socket log-ins. `api_key` is the `owner` of its orders."""
 
     __slots__ = ("__mac", "__passphrase", "__secret", "address", "api_key")
@@ -100,7 +100,7 @@ class Credentials(_Hidden):
         for name, value in (("API key", api_key), ("API passphrase", passphrase)):
             if not _HEADER(value):
                 raise ConfigError(f"the Polymarket {name} is not one: copy all three parts anew, or leave them out")
-        self.__mac = hmac.new(_secret_bytes(secret), digestmod=hashlib.sha256)
+        self.__mac = hmac.new(secret_bytes(secret), digestmod=hashlib.sha256)
         self.__secret = secret
         self.__passphrase = passphrase
         self.address = checksum_address(address_bytes(address))
@@ -151,7 +151,7 @@ class Credentials(_Hidden):
 
 
 @final
-class HandshakeSigner(_Hidden):
+class HandshakeSigner(Hidden):
     """Logs in to the live prices and does nothing else: it makes no headers, so it cannot trade."""
 
     __slots__ = ("__credentials",)
@@ -186,7 +186,7 @@ def read_credentials(body: bytes, address: str) -> Credentials:
     )
 
 
-def _secret_bytes(secret: str) -> bytes:
+def secret_bytes(secret: str) -> bytes:
     if not _SECRET(secret) or len(secret.rstrip("=")) % 4 == 1:
         raise ConfigError("the Polymarket API secret is not one: expected URL-safe base64; copy all three parts anew")
     return base64.urlsafe_b64decode(secret.rstrip("=") + "=" * (-len(secret.rstrip("=")) % 4))
