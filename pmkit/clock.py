@@ -149,7 +149,7 @@ class Clock(ABC):
         return max(MIN_DEADLINE_SECONDS, seconds / self.factor)
 
 
-class _LoopClock(Clock):
+class LoopClock(Clock):
     """A clock whose timers are those of the running asyncio loop."""
 
     def __init__(self, entropy: Entropy | None, factor: float = 1.0) -> None:
@@ -183,7 +183,7 @@ class _LoopClock(Clock):
         return asyncio.get_running_loop().call_later(max(0.0, seconds), callback, *args)
 
 
-class SystemClock(_LoopClock):
+class SystemClock(LoopClock):
     """The machine's own time: market time is wall time."""
 
     def __init__(self, entropy: Entropy | None = None) -> None:
@@ -199,7 +199,7 @@ class SystemClock(_LoopClock):
         return "SystemClock()"
 
 
-class ScaledClock(_LoopClock):
+class ScaledClock(LoopClock):
     """Market time that runs `factor` times as fast as the wall.
 
     `anchor` is the wall moment (epoch ms or aware datetime) at which market time is `market_anchor` (the same moment by

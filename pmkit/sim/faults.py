@@ -11,6 +11,7 @@ import msgspec
 from aiohttp import web
 
 from pmkit.clock import Clock
+from pmkit.sim.ordered import OrderedSet
 
 if TYPE_CHECKING:
     from pmkit.sim.sockets import SocketSession
@@ -44,7 +45,7 @@ class Faults:
         self._statuses: list[_Status] = []
         self._armed: Counter[str] = Counter()
         self._handshakes: list[int] = []
-        self.sessions: set[SocketSession] = set()
+        self.sessions: OrderedSet[SocketSession] = OrderedSet()
         self.counts: Counter[str] = Counter()
 
     def silence(self, seconds: float) -> None:

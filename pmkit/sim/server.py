@@ -21,6 +21,7 @@ from aiohttp import web
 from pmkit.clock import Clock
 from pmkit.errors import ConfigError
 from pmkit.sim.faults import Faults, frame_of
+from pmkit.sim.ordered import OrderedSet
 from pmkit.sim.sockets import CLOSE_SECONDS, QUEUED_BYTES, QUEUED_FRAMES, SocketSession
 
 __all__ = [
@@ -90,7 +91,7 @@ class Server:
         self.clock = clock
         self.faults = faults
         self.port = port
-        self.sessions: set[SocketSession] = set()
+        self.sessions: OrderedSet[SocketSession] = OrderedSet()
         self.requests: Counter[str] = Counter()
         self.log: deque[RequestLine] = deque(maxlen=LOGGED_REQUESTS)
         self.counts: Counter[str] = Counter()

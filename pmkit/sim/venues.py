@@ -13,6 +13,7 @@ from zoneinfo import ZoneInfo
 from pmkit.clock import Clock, ScaledClock, SystemClock, to_ms, to_utc
 from pmkit.endpoints import Endpoints, Where
 from pmkit.errors import ConfigError
+from pmkit.sim.traders import STEPS_PER_WALL_SECOND
 from pmkit.sim.world import INTERVALS_MS, World
 
 if TYPE_CHECKING:
@@ -72,7 +73,8 @@ class LocalVenues:
     market time so that the first 15-minute boundary comes that soon; `clock` replaces both. `ports` gives fixed ports
     by the names in PORTS (0 or absent: any free one). `start` (aware) is where market time starts; `binance_days` are
     bulk files of real days that Binance serves as they are (`BinanceVenue.load_day`, a quarter of a second each).
-    Raises ConfigError for a bad setting or a taken port.
+    `steps_per_wall_second` is the pace of the background traders of each market. Raises ConfigError for a
+    bad setting or a taken port.
     """
 
     def __init__(
@@ -86,6 +88,7 @@ class LocalVenues:
         clock: Clock | None = None,
         start: datetime | None = None,
         binance_days: Sequence[str | Path] = (),
+        steps_per_wall_second: float = STEPS_PER_WALL_SECOND,
     ) -> None:
         ports = dict(ports or {})
         if unknown := sorted(set(ports) - set(PORTS)):
@@ -105,13 +108,16 @@ class LocalVenues:
         self.binance: BinanceVenue = BinanceVenue(self.world, self.clock, port=ports.get("binance", 0))
         for path in binance_days:
             self.binance.load_day(path)
-        self.kalshi: KalshiVenue = KalshiVenue(self.world, self.clock, port=ports.get("kalshi", 0))
+        self.kalshi: KalshiVenue = KalshiVenue(
+            self.world, self.clock, port=ports.get("kalshi", 0), steps_per_wall_second=steps_per_wall_second
+        )
         self.polymarket: PolymarketVenue = PolymarketVenue(
             self.world,
             self.clock,
             clob_port=ports.get("polymarket_clob", 0),
             gamma_port=ports.get("polymarket_gamma", 0),
             data_port=ports.get("polymarket_data", 0),
+            steps_per_wall_second=steps_per_wall_second,
         )
         self._endpoints: Endpoints | None = None
 

@@ -15,6 +15,7 @@ from aiohttp import web
 
 from pmkit.sim.binance.intervals import LENGTHS
 from pmkit.sim.binance.refusals import refuse
+from pmkit.sim.ordered import OrderedSet
 from pmkit.sim.server import Server, SocketSession
 
 MAX_STREAMS = 1_024
@@ -51,7 +52,7 @@ class Streams:
     """Who listens to what. `built` tells whether a stream name has data here."""
 
     def __init__(self, symbols: frozenset[str]) -> None:
-        self.sessions: set[StreamSession] = set()
+        self.sessions: OrderedSet[StreamSession] = OrderedSet()
         self._symbols = symbols
 
     def kline(self, name: str) -> tuple[str, str] | None:

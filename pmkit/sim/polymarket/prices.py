@@ -16,6 +16,7 @@ from aiohttp import web
 
 from pmkit.clock import Clock
 from pmkit.sim.faults import Faults
+from pmkit.sim.ordered import OrderedSet
 from pmkit.sim.polymarket.auth import ApiKeys
 from pmkit.sim.server import Server, SocketSession
 from pmkit.sim.world import AVERAGE_SECONDS, World
@@ -68,7 +69,7 @@ class PriceChannel:
         self.clock = clock
         self.keys = keys
         self.faults = faults
-        self.sessions: set[PriceSession] = set()
+        self.sessions: OrderedSet[PriceSession] = OrderedSet()
         self._carried: tuple[float, int] = (0.0, 0)
 
     def make_session(self, server: Server, request: web.Request) -> PriceSession:

@@ -107,7 +107,7 @@ class TradeBook:
         for leg in trade.legs:
             if leg.record is not None:
                 self._hold(leg, trade)
-        for owner in trade.owners():
+        for owner in sorted(trade.owners()):
             self._by_owner.setdefault(owner, []).append(trade)
         return trade
 

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from pmkit.clock import Clock
 from pmkit.sim.faults import Faults
+from pmkit.sim.ordered import OrderedSet
 from pmkit.sim.polymarket.auth import ApiKeys
 from pmkit.sim.polymarket.live import loose
 from pmkit.sim.polymarket.records import OrderRecord, TradeRecord
@@ -39,7 +40,7 @@ class UserChannel:
 
     def __init__(self, keys: ApiKeys, clock: Clock, faults: Faults) -> None:
         self.keys = keys
-        self.sessions: set[UserSession] = set()
+        self.sessions: OrderedSet[UserSession] = OrderedSet()
         self.muted = 0
         self._clock = clock
         self._faults = faults

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 from aiohttp import web
 
+from pmkit.sim.ordered import OrderedSet
 from pmkit.sim.polymarket.live import Tell
 from pmkit.sim.polymarket.market import Window
 from pmkit.sim.server import Server, SocketSession
@@ -40,14 +41,14 @@ class MarketChannel(Tell):
     def __init__(self, snapshot: Callable[[str], str | None], subscribed: Callable[[Iterable[str]], object]) -> None:
         self.snapshot = snapshot
         self.subscribed = subscribed
-        self.sessions: set[MarketSession] = set()
-        self._by_token: dict[str, set[MarketSession]] = {}
+        self.sessions: OrderedSet[MarketSession] = OrderedSet()
+        self._by_token: dict[str, OrderedSet[MarketSession]] = {}
 
     def make_session(self, server: Server, request: web.Request) -> MarketSession:
         return MarketSession(server, request, self)
 
     def add(self, token: str, session: MarketSession) -> None:
-        self._by_token.setdefault(token, set()).add(session)
+        self._by_token.setdefault(token, OrderedSet()).add(session)
 
     def remove(self, token: str, session: MarketSession) -> None:
         sessions = self._by_token.get(token)
@@ -56,8 +57,9 @@ class MarketChannel(Tell):
             if not sessions:
                 del self._by_token[token]
 
-    def _watchers(self, window: Window) -> set[MarketSession]:
-        return {session for token in window.tokens for session in self._by_token.get(token, ())}
+    def _watchers(self, window: Window) -> list[MarketSession]:
+        found = (session for token in window.tokens for session in self._by_token.get(token, ()))
+        return list(dict.fromkeys(found))
 
     def watched(self, window: Window) -> bool:
         return any(token in self._by_token for token in window.tokens)

@@ -1,0 +1,314 @@
+"""`VirtualLoop`: asyncio's own loop with a selector that jumps to the next timer, and a network in memory.
+
+What is kept of a real loop: callbacks run in order, timers in the order of their moments (and of their making where
+those are equal), everything of asyncio works. What differs: code takes no time; there are no sockets, no processes and
+no signals; names but `localhost` do not resolve. Work in an executor runs in real threads: time stands still until it
+is done, and results come back in the order in which the work was given, so that a run does not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import heapq
+import itertools
+import socket
+import threading
+from asyncio import events
+from collections import deque
+from collections.abc import Callable, Coroutine, Sequence
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
+from contextvars import Context
+from typing import Any, TypeVar
+
+from pmkit.clock import Entropy
+from pmkit.sim.virtual.pipes import PipeServer, PipeSocket, PipeTransport, Readability, join
+
+T = TypeVar("T")
+
+HOST = "127.0.0.1"
+LOOPBACK = frozenset({HOST, "localhost", "0.0.0.0", "", None})
+FIRST_PORT = 20_000
+START = 1_000.0
+"""Where the monotonic time of a loop starts, in seconds; any number that is not 0 does."""
+TURNS_PER_MOMENT = 2_000_000
+STUCK_WALL_SECONDS = 10.0
+JOB_WALL_SECONDS = 1.0
+
+
+class Stuck(RuntimeError):
+    """Nothing can happen any more (no timer, nothing ready), or the same moment never ends."""
+
+
+class _Timer(asyncio.TimerHandle):
+    """Timers of the same moment fire in the order in which they were made; a heap alone does not promise that."""
+
+    __slots__ = ("number",)
+    number: int
+
+    def __lt__(self, other: Any) -> bool:
+        return (self.when(), self.number) < (other.when(), other.number)
+
+    __hash__ = asyncio.TimerHandle.__hash__
+
+
+class _Selector:
+    """What the loop asks when nothing is ready: it moves time instead of waiting."""
+
+    def __init__(self, owner: VirtualLoop) -> None:
+        self._owner = owner
+
+    def select(self, timeout: float | None) -> list[Any]:
+        self._owner._idle(timeout)
+        return []
+
+    def close(self) -> None:
+        """Nothing is held."""
+
+
+class VirtualLoop(asyncio.BaseEventLoop):
+    """`latency` is what a segment takes from one end of a connection to the other, in seconds; with `jitter` each takes
+    up to that much longer, drawn from `seed`, and never overtakes the one before it. `opened` counts connections,
+    `refused` the attempts that found nobody listening, `jumps` how often time moved. `tape`, where it is a list, gets
+    (moment, sender's port, receiver's port, bytes) of everything sent: two runs with the same tape did the same.
+    """
+
+    def __init__(self, *, seed: int | str = 0, latency: float = 0.0, jitter: float = 0.0) -> None:
+        super().__init__()
+        self._now = START
+        self._selector = _Selector(self)
+        self._numbers = itertools.count()
+        self._wake = threading.Event()
+        self._jobs: deque[tuple[Future[Any], asyncio.Future[Any]]] = deque()
+        self._threads: Executor | None = None
+        self._servers: dict[int, PipeServer] = {}
+        self._ports = itertools.count(FIRST_PORT)
+        self._turns = 0
+        self._random = Entropy(seed)
+        self.latency = latency
+        self.jitter = jitter
+        self.readability = Readability()
+        self.opened = 0
+        self.refused = 0
+        self.jumps = 0
+        self.tape: list[tuple[float, int, int, int]] | None = None
+
+    # ---- time
+
+    @property
+    def moment(self) -> float:
+        """Virtual seconds that never go back."""
+        return self._now
+
+    def time(self) -> float:
+        return self._now
+
+    def call_at(  # type: ignore[override]
+        self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        self._check_closed()  # type: ignore[attr-defined]
+        timer = _Timer(when, callback, args, self, context)
+        timer.number = next(self._numbers)
+        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer._scheduled = True  # type: ignore[attr-defined]
+        return timer
+
+    def at(self, moment: float, callback: Callable[..., object], *args: Any) -> None:
+        """Call back at that moment, now where it has passed."""
+        if moment <= self._now:
+            self.call_soon(callback, *args)
+        else:
+            self.call_at(moment, callback, *args)
+
+    def flight(self) -> float:
+        """How long the next segment is under way."""
+        return self.latency + (self._random.random() * self.jitter if self.jitter else 0.0)
+
+    def _idle(self, timeout: float | None) -> None:
+        """`timeout` as a selector gets it: 0 when something is ready, else seconds to the next timer, or None."""
+        self._turns += 1
+        if timeout is not None and timeout <= 0:
+            if self._turns > TURNS_PER_MOMENT:
+                raise Stuck(f"{self._turns} turns of the loop at the same moment: something never rests")
+            return
+        if self._jobs:
+            self._finish_a_job()
+            return
+        if self._wake.is_set():
+            self._wake.clear()
+            if self._ready:  # type: ignore[attr-defined]
+                return
+        if timeout is None:
+            # Only another thread can wake us now.
+            if not self._wake.wait(STUCK_WALL_SECONDS):
+                raise Stuck("nothing is ready, no timer is set, and no thread has called: this would wait for ever")
+            self._wake.clear()
+            return
+        self._turns = 0
+        self.jumps += 1
+        self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
+
+    def _process_events(self, event_list: list[Any]) -> None:
+        """There are none."""
+
+    def _write_to_self(self) -> None:
+        self._wake.set()
+
+    # ---- threads
+
+    def run_in_executor(  # type: ignore[override]
+        self, executor: Executor | None, func: Callable[..., T], *args: Any
+    ) -> asyncio.Future[T]:
+        self._check_closed()  # type: ignore[attr-defined]
+        if executor is None:
+            if self._threads is None:
+                self._threads = ThreadPoolExecutor(4, thread_name_prefix="virtual")
+            executor = self._threads
+        job = executor.submit(func, *args)
+        waiter: asyncio.Future[T] = self.create_future()
+        self._jobs.append((job, waiter))
+        job.add_done_callback(lambda _: self._wake.set())
+        return waiter
+
+    def _finish_a_job(self) -> None:
+        """Wait for the oldest; where it takes long, perhaps it waits for a younger one: then for any."""
+        self._wake.clear()
+        if not self._jobs[0][0].done():
+            self._wake.wait(JOB_WALL_SECONDS)
+            if self._ready:  # type: ignore[attr-defined]  # a thread has called something
+                return
+        for job in [self._jobs[0], *self._jobs]:
+            if job[0].done():
+                self._jobs.remove(job)
+                _hand_over(*job)
+                return
+
+    async def shutdown_default_executor(self, timeout: float | None = None) -> None:
+        threads, self._threads = self._threads, None
+        if threads is not None:
+            threads.shutdown(wait=True)
+
+    # ---- the network
+
+    async def getaddrinfo(
+        self, host: Any, port: Any, *, family: int = 0, type: int = 0, proto: int = 0, flags: int = 0
+    ) -> list[Any]:
+        name = host.decode() if isinstance(host, bytes) else host
+        if name not in LOOPBACK:
+            raise socket.gaierror(socket.EAI_NONAME, f"Name or service not known (virtual time knows no {name!r})")
+        if family not in (0, socket.AF_INET):
+            raise socket.gaierror(socket.EAI_NONAME, "Address family for hostname not supported")
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (HOST, int(port or 0)))]
+
+    async def getnameinfo(self, sockaddr: Any, flags: int = 0) -> tuple[str, str]:
+        return str(sockaddr[0]), str(sockaddr[1])
+
+    async def create_connection(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | None = None,
+        port: int | None = None,
+        *,
+        ssl: Any = None,
+        family: int = 0,
+        proto: int = 0,
+        flags: int = 0,
+        sock: Any = None,
+        local_addr: Any = None,
+        **_timing: Any,
+    ) -> tuple[asyncio.Transport, asyncio.BaseProtocol]:
+        if ssl or sock is not None:
+            raise NotImplementedError("virtual time has neither TLS nor real sockets")
+        ((_, _, _, _, address),) = await self.getaddrinfo(host, port, family=family)
+        await self._pass(2 * self.flight())
+        server = self._servers.get(address[1])
+        if server is None:
+            self.refused += 1
+            raise ConnectionRefusedError(errno.ECONNREFUSED, f"Connect call failed {address}")
+        protocol = protocol_factory()
+        here = PipeTransport(self, PipeSocket((HOST, next(self._ports)), address), protocol)
+        there = PipeTransport(self, PipeSocket(address, here.sock.name), server.make_protocol(), server)
+        join(here, there)
+        self.opened += 1
+        self.call_soon(there.connected)
+        here.connected()
+        await self._pass(0.0)
+        return here, protocol
+
+    async def _pass(self, seconds: float) -> None:
+        if seconds <= 0:
+            await asyncio.sleep(0)
+            return
+        passed = self.create_future()
+        timer = self.call_at(self._now + seconds, _wake, passed)
+        try:
+            await passed
+        finally:
+            timer.cancel()
+
+    async def create_server(  # type: ignore[override]
+        self,
+        protocol_factory: Callable[[], asyncio.BaseProtocol],
+        host: str | Sequence[str] | None = None,
+        port: int | None = None,
+        *,
+        ssl: Any = None,
+        sock: Any = None,
+        start_serving: bool = True,
+        **_options: Any,
+    ) -> PipeServer:
+        if ssl or sock is not None:
+            raise NotImplementedError("virtual time has neither TLS nor real sockets")
+        for name in [host] if host is None or isinstance(host, str) else host:
+            await self.getaddrinfo(name, port)
+        number = port or next(free for free in self._ports if free not in self._servers)
+        server = PipeServer(self, protocol_factory, PipeSocket((HOST, number), None))
+        if number in self._servers:
+            raise OSError(
+                errno.EADDRINUSE, f"error while attempting to bind on address ('{HOST}', {number}): in use already"
+            )
+        if start_serving:
+            server.listen()
+        return server
+
+    def listen(self, server: PipeServer) -> None:
+        """From now on that server answers its port."""
+        self._servers[server.port] = server
+
+    def unlisten(self, server: PipeServer) -> None:
+        if self._servers.get(server.port) is server:
+            del self._servers[server.port]
+
+    def close(self) -> None:
+        if self.is_running():
+            raise RuntimeError("Cannot close a running event loop")
+        if self.is_closed():
+            return
+        super().close()
+        if self._threads is not None:
+            self._threads.shutdown(wait=False)
+            self._threads = None
+        self.readability.close()
+
+
+def _wake(waiter: asyncio.Future[None]) -> None:
+    if not waiter.done():
+        waiter.set_result(None)
+
+
+def _hand_over(job: Future[Any], waiter: asyncio.Future[Any]) -> None:
+    if waiter.done():
+        return
+    if job.cancelled():
+        waiter.cancel()
+    elif (error := job.exception()) is not None:
+        waiter.set_exception(error)
+    else:
+        waiter.set_result(job.result())
+
+
+def run(main: Coroutine[Any, Any, T], *, seed: int | str = 0, latency: float = 0.0, jitter: float = 0.0) -> T:
+    """`asyncio.run` in virtual time."""
+    make: Callable[[], events.AbstractEventLoop] = lambda: VirtualLoop(seed=seed, latency=latency, jitter=jitter)  # noqa: E731
+    with asyncio.Runner(loop_factory=make) as runner:
+        return runner.run(main)
