@@ -9,7 +9,7 @@ ARGS ?=
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance lint bench lock lock-conformance clean
+.PHONY: help setup demo test conformance soak lint bench lock lock-conformance clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile
@@ -26,6 +26,11 @@ test: setup ## all tests on two cores, offline; one of them: make test ARGS='-n 
 conformance: setup ## official and peer clients read the local venues; they get an environment of their own
 	venv=$$(sh .ci/setup-conformance) && PMKIT_CONFORMANCE_VENV=$$venv \
 		$(BIN)/python -m pytest -n 2 --dist load -m conformance tests/conformance $(ARGS)
+
+soak: setup ## 10,000 random orders on each venue, answers lost, the trading process killed: ARGS='--seed 2 --intents 500'
+	@for file in tests/soak/*_orders.py; do \
+		echo "== $$file"; $(BIN)/python -m tests.soak.$$(basename $$file .py) $(ARGS) || exit 1; \
+	done
 
 lint: setup ## ruff, the clock lint, the layer test, mypy --strict
 	$(BIN)/ruff check .

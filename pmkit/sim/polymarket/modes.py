@@ -81,15 +81,16 @@ class AnswerFaults:
     """What goes wrong between the desk and the client of an order.
 
     Armed by name for the next answers on `Faults` (`answer_lost`: done, then reset; `request_lost`: reset, nothing
-    done; `answer_late`: done, answered after `late_seconds` of wall time; `answer_500`: done, then a 500), or by chance
-    with `shares` {name: probability}.
+    done; `request_late`: reset, and done `zombie_seconds` of wall time later; `answer_late`: done, answered after
+    `late_seconds` of wall time; `answer_500`: done, then a 500), or by chance with `shares` {name: probability}.
     """
 
-    NAMES = ("request_lost", "answer_lost", "answer_late", "answer_500")
+    NAMES = ("request_lost", "request_late", "answer_lost", "answer_late", "answer_500")
 
     def __init__(self, clock: Clock, entropy: Entropy, faults: Faults) -> None:
         self.shares: dict[str, float] = {}
         self.late_seconds = 2.0
+        self.zombie_seconds = 1.0
         self._clock = clock
         self._entropy = entropy
         self._faults = faults
@@ -119,13 +120,16 @@ class AnswerFaults:
         fault = self._drawn()
         if fault == "request_lost":
             self._reset(request)
+        if fault == "request_late":
+            self._abort(request)
+            await self._clock.io_sleep(self.zombie_seconds)
         try:
             response = await handle(request)
         except Refused:
-            if fault == "answer_lost":
+            if fault in ("answer_lost", "request_late"):
                 self._reset(request)
             raise
-        if fault == "answer_lost":
+        if fault in ("answer_lost", "request_late"):
             self._reset(request)
         if fault == "answer_late":
             await self._clock.io_sleep(self.late_seconds)
@@ -134,7 +138,10 @@ class AnswerFaults:
         return response
 
     @staticmethod
-    def _reset(request: web.Request) -> None:
+    def _abort(request: web.Request) -> None:
         if request.transport is not None:
             request.transport.abort()
+
+    def _reset(self, request: web.Request) -> None:
+        self._abort(request)
         raise ConnectionResetError("the answer is lost on purpose")
