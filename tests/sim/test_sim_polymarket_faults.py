@@ -47,7 +47,7 @@ async def test_dropped_connections_and_rejected_handshakes(bench: Bench) -> None
         assert refused.value.status == 503
     again = await bench.feed(list(window.tokens))
     await bench.until(lambda: again.kinds["book"] == 2)
-    assert not bench.venue.channel.sessions - {*bench.venue.clob.sessions}
+    assert not {*bench.venue.channel.sessions} - {*bench.venue.clob.sessions}
 
 
 async def test_statuses_delays_and_garbage(bench: Bench) -> None:
