@@ -19,6 +19,7 @@ from pmkit.sim.binance.venue import BinanceVenue
 from pmkit.sim.world import World
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import Client, ClientError
+from tests.conformance.truth import PATIENCE_SECONDS
 
 S = 1000
 INTERVALS = ("1s", "1m", "5m", "15m")
@@ -258,7 +259,7 @@ async def test_what_the_symbols_say(client: OpenClient) -> None:
 
 
 async def _heard(one: Client, enough: Callable[[Any], bool]) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not enough(found := await one.ask("heard")):  # noqa: ASYNC110 - asked in another process
             await asyncio.sleep(0.2)
     return found
@@ -283,7 +284,7 @@ async def test_live_candles(client: OpenClient) -> None:
             raw[kline["s"]].append([kline[field] for field in "tohlcvT"])
         for symbol, name in SYMBOLS.items():
             newest = max(raw[symbol][-1][0], int(updates[name][-1][0]))
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(PATIENCE_SECONDS):
                 while (feed.candles(symbol).last_ms or 0) < newest:  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
             kept = {candle.timestamp: candle for candle in feed.candles(symbol)}
@@ -308,7 +309,7 @@ async def test_live_minutes_form_and_close(client: OpenClient) -> None:
     ):
         await other.ask("watch", symbols=["BTC/USDT"], interval="1m")
         seen: list[list[float]] = []
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 updates = (await other.ask("heard")).get("BTC/USDT", [])
                 forming = feed.open_candle("BTCUSDT")

@@ -7,12 +7,12 @@ Orders, portfolio and user channels: the clients' calls for them belong into fil
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -24,6 +24,7 @@ from pmkit.sim.venues import LocalVenues
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import ClientError
 from tests.conformance.truth import (
+    PATIENCE_SECONDS,
     Book,
     balanced_seed,
     common_run,
@@ -33,6 +34,8 @@ from tests.conformance.truth import (
     settings_of,
     signed_clock,
 )
+
+_T = TypeVar("_T")
 
 VERSIONS = {"pykalshi_public": "2.0.0", "kalshi_sdk_public": "22.4.0", "kalshi_python_public": "3.2.0"}
 
@@ -47,6 +50,13 @@ class Local:
         self.data = data
         self.market = market
         self.settings = settings
+
+    async def same(
+        self, read: Callable[[], Awaitable[_T]], truth: Callable[[], _T], *, live: bool = False, times: int = 3
+    ) -> list[_T]:
+        market = self.venues.kalshi.live(self.market.ticker)
+        assert market is not None
+        return await same_as_truth(read, truth, market.traders, live=live, times=times)
 
     def book_truth(self) -> Book:
         """The venue's own book: bids of YES and of NO."""
@@ -121,8 +131,8 @@ def row_key(row: dict[str, Any], ticker: str = "ticker", price: str = "yes_price
     return row["trade_id"], row[ticker], Decimal(row[price]), Decimal(row[count]), row["taker_outcome_side"] == "yes"
 
 
-async def until(true: Callable[[], bool], seconds: float = 12.0) -> None:
-    async with asyncio.timeout(seconds):
+async def until(true: Callable[[], bool]) -> None:
+    async with asyncio.timeout(PATIENCE_SECONDS):
         while not true():  # noqa: ASYNC110 - what is waited for has no event
             await asyncio.sleep(0.05)
 
@@ -142,9 +152,9 @@ async def test_books_over_rest(
                 return levels(found["yes_dollars"]), levels(found["no_dollars"])
             return levels(found["yes"]), levels(found["no"])
 
-        seen = await same_as_truth(read, there.book_truth)
+        seen = await there.same(read, there.book_truth)
         assert all(yes and no for yes, no in seen)
-        await same_as_truth(there.pmkit_read, there.book_truth)
+        await there.same(there.pmkit_read, there.book_truth)
 
 
 @pytest.mark.parametrize("script", ["pykalshi_public", "kalshi_sdk_public"])
@@ -168,8 +178,8 @@ async def test_live_books_and_trades(
             found = await one.ask("book", **({"ticker": ticker} if script == "pykalshi_public" else {}))
             return found and (levels(found["yes"]), levels(found["no"])), there.pmkit_book()
 
-        await same_as_truth(both, lambda: (there.book_truth(), there.book_truth()), live=True, times=8)
-        async with asyncio.timeout(15):
+        await there.same(both, lambda: (there.book_truth(), there.book_truth()), live=True, times=8)
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 told = await one.ask("messages")
                 changes = told["updates"] if script == "kalshi_sdk_public" else len(told["deltas"])
@@ -202,7 +212,7 @@ async def test_live_books_and_trades(
 async def test_markets_events_series_and_the_exchange(client: OpenClient, local: Callable[[], Any]) -> None:
     async with local() as there, client("pykalshi_public", there.settings) as one:
         market = there.market
-        async with asyncio.timeout(10):  # a window that has just begun learns its strike a little later
+        async with asyncio.timeout(PATIENCE_SECONDS):  # a window that has just begun learns its strike a little later
             while (await there.data.get_market(market.ticker)).strike is None:  # noqa: ASYNC110
                 await asyncio.sleep(0.2)
         check_market(await one.ask("market", ticker=market.ticker), await there.data.get_market(market.ticker))
@@ -270,8 +280,8 @@ async def test_kalshi_sdk_reads_what_it_can(client: OpenClient, local: Callable[
             (found,) = await one.ask("orderbooks", tickers=[market.ticker])
             return levels(found["yes"]), levels(found["no"])
 
-        await same_as_truth(read, there.book_truth)
-        await until(lambda: len(there.venues.kalshi.trades) > 3)
+        await there.same(read, there.book_truth)
+        await until(lambda: any(trade.ticker == market.ticker for trade in there.venues.kalshi.trades))
         rows = await one.ask("trades", ticker=market.ticker)
         wanted = {trade.trade_id: trade for trade in there.venues.kalshi.trades if trade.ticker == market.ticker}
         assert rows

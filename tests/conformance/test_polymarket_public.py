@@ -1,17 +1,16 @@
 """The public side of the local Polymarket, read by polymarket-client and py-clob-client-v2.
 
-Orders, the user channel, relayer and chain: the clients' calls for them belong into files of their own beside this one
-(test_polymarket_trading.py, conformance/*_trading.py) once the local venue takes orders.
+Orders and the user channel are in test_polymarket_trading.py.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from datetime import datetime
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
@@ -21,10 +20,12 @@ from pmkit.exchanges.types import PublicTrade, Side
 from pmkit.sim.engine import PRICE_UNITS, SIZE_UNITS
 from pmkit.sim.engine import Side as EngineSide
 from pmkit.sim.engine import TimeInForce as EngineTIF
+from pmkit.sim.polymarket.live import LiveMarket
 from pmkit.sim.venues import LocalVenues
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import ClientError
 from tests.conformance.truth import (
+    PATIENCE_SECONDS,
     WINDOW_MS,
     Book,
     balanced_seed,
@@ -35,6 +36,8 @@ from tests.conformance.truth import (
     same_as_truth,
     settings_of,
 )
+
+_T = TypeVar("_T")
 
 NOBODY = "1" * 70  # a token that no market has
 
@@ -51,6 +54,16 @@ class Local:
     @property
     def up(self) -> str:
         return self.market.token_id("UP")
+
+    @property
+    def live(self) -> LiveMarket:
+        """The venue's side of the market."""
+        return self.venues.polymarket.live[self.market.market_id]
+
+    async def same(
+        self, read: Callable[[], Awaitable[_T]], truth: Callable[[], _T], *, live: bool = False, times: int = 3
+    ) -> list[_T]:
+        return await same_as_truth(read, truth, self.live.traders, live=live, times=times)
 
     def truth(self, outcome: str) -> Book:
         own = self.venues.polymarket.book_truth(self.market.token_id(outcome))
@@ -97,7 +110,7 @@ async def test_books_by_the_clob_client(client: OpenClient) -> None:
             raw.append(answer["book"])
             return sides(answer["book"])
 
-        seen = await same_as_truth(read, lambda: there.truth("UP"))
+        seen = await there.same(read, lambda: there.truth("UP"))
         assert all(bids and asks for bids, asks in seen)
         assert {(book["market"], book["asset_id"]) for book in raw} == {(there.market.condition_id, there.up)}
         # The best level is the last of each list, which is what the client's own search relies on.
@@ -109,8 +122,8 @@ async def test_books_by_the_clob_client(client: OpenClient) -> None:
             found = {book["asset_id"]: sides(book) for book in await one.ask("books", tokens=there.market.token_ids)}
             return found[there.market.token_ids[0]], found[there.market.token_ids[1]]
 
-        await same_as_truth(several, lambda: (there.truth("UP"), there.truth("DOWN")))
-        await same_as_truth(lambda: there.pmkit_read("DOWN"), lambda: there.truth("DOWN"))
+        await there.same(several, lambda: (there.truth("UP"), there.truth("DOWN")))
+        await there.same(lambda: there.pmkit_read("DOWN"), lambda: there.truth("DOWN"))
 
 
 async def test_prices_and_parameters_by_the_clob_client(client: OpenClient) -> None:
@@ -121,7 +134,8 @@ async def test_prices_and_parameters_by_the_clob_client(client: OpenClient) -> N
 
         assert await read("get_ok") == "OK"
         assert await read("get_version") == 2
-        assert abs(await read("get_server_time") - there.venues.clock.now_ms() // 1000) <= 2
+        before = there.venues.clock.now_ms() // 1000
+        assert before <= await read("get_server_time") <= there.venues.clock.now_ms() // 1000
         market = await there.data.get_market(there.market.market_id)
         assert Decimal(await read("get_tick_size", there.up)) * 10_000 == market.grid.unit
         assert await read("get_neg_risk", there.up) is market.neg_risk
@@ -149,20 +163,24 @@ async def test_prices_and_parameters_by_the_clob_client(client: OpenClient) -> N
             bid, ask = max(bids), min(asks)
             return bid, ask, (bid + ask) / 2, ask - bid
 
-        await same_as_truth(quotes, truth, times=1)
+        await there.same(quotes, truth, times=1)
+
+        def dollars() -> int:
+            """Half of what is offered."""
+            return int(sum(price * size for price, size in there.truth("UP")[1].items()) / 2)
 
         async def worst() -> Decimal:
-            return Decimal(str(await one.ask("worst_price", token=there.up, side="BUY", amount=20)))
+            return Decimal(str(await one.ask("worst_price", token=there.up, side="BUY", amount=dollars())))
 
-        def price_of_20_dollars() -> Decimal:
-            left = Decimal(20)
+        def price_of_it() -> Decimal:
+            left = Decimal(dollars())
             for price, size in sorted(there.truth("UP")[1].items()):
                 left -= price * size
                 if left <= 0:
                     return price
-            raise AssertionError("the book holds less than 20 dollars")
+            raise AssertionError("the book holds less than that")
 
-        await same_as_truth(worst, price_of_20_dollars, times=1)
+        await there.same(worst, price_of_it, times=1)
         history = (await one.ask("history", token=there.up))["history"]
         assert history and all(0 < point["p"] < 1 and point["t"] % 60 == 0 for point in history)
         with pytest.raises(ClientError) as refused:
@@ -211,7 +229,7 @@ async def test_books_by_the_official_client(client: OpenClient) -> None:
             raw.append(await one.ask("orderbook", token=there.up))
             return sides(raw[-1])
 
-        await same_as_truth(read, lambda: there.truth("UP"))
+        await there.same(read, lambda: there.truth("UP"))
         mine = await there.data.get_market(there.market.market_id)
         for book in raw:
             assert (Decimal(book["tick_size"]) * 10_000, Decimal(book["min_order_size"]), book["neg_risk"]) == (
@@ -222,7 +240,7 @@ async def test_books_by_the_official_client(client: OpenClient) -> None:
             found = {book["asset_id"]: sides(book) for book in await one.ask("orderbooks", tokens=mine.token_ids)}
             return found[mine.token_ids[0]], found[mine.token_ids[1]]
 
-        await same_as_truth(several, lambda: (there.truth("UP"), there.truth("DOWN")))
+        await there.same(several, lambda: (there.truth("UP"), there.truth("DOWN")))
 
         async def quotes() -> tuple[Decimal, ...]:
             found = await one.ask("quotes", token=there.up)
@@ -233,7 +251,7 @@ async def test_books_by_the_official_client(client: OpenClient) -> None:
             bid, ask = max(bids), min(asks)
             return bid, ask, (bid + ask) / 2, ask - bid
 
-        await same_as_truth(quotes, truth, times=1)
+        await there.same(quotes, truth, times=1)
 
 
 async def test_the_last_trade_by_the_official_client(client: OpenClient) -> None:
@@ -244,10 +262,8 @@ async def test_the_last_trade_by_the_official_client(client: OpenClient) -> None
         # Nobody has traded in a window that is half an hour away. The price "0.5" without a side is no trade.
         later = venue.listings.at(window.series, window.open_ms + 2 * WINDOW_MS)
         assert await one.ask("last", token=later.tokens[0]) is None
-        live = venue.running(window)
-        assert live is not None
-        live.traders.resting = True
-        engine = live.engine
+        there.live.traders.resting = True
+        engine = there.live.engine
         assert engine.best_ask is not None and engine.best_bid is not None
         # Somebody buys UP, then somebody buys DOWN: in the engine, which knows UP only, the second one sells.
         for outcome, side, limit in ((0, EngineSide.BUY, engine.best_ask), (1, EngineSide.SELL, engine.best_bid)):
@@ -275,8 +291,8 @@ async def test_the_market_channel_by_the_official_client(client: OpenClient) -> 
             def truth(outcome: str = outcome) -> tuple[Book, Book]:
                 return there.truth(outcome), there.truth(outcome)
 
-            await same_as_truth(both, truth, live=True, times=6)
-        async with asyncio.timeout(15):
+            await there.same(both, truth, live=True, times=6)
+        async with asyncio.timeout(PATIENCE_SECONDS):
             while True:
                 told = await one.ask("messages")
                 enough = told["counts"].get("price_change", 0) > 10 and len(told["best"]) == 2

@@ -1,4 +1,4 @@
-"""What the tests of both prediction-market venues share: their clock, and books that move while they are compared."""
+"""What the tests of both prediction-market venues share: their clock, and books that move between comparisons."""
 
 from __future__ import annotations
 
@@ -11,10 +11,13 @@ from typing import Any, TypeVar
 from pmkit.clock import Clock, ScaledClock, SystemClock
 from pmkit.endpoints import Endpoints
 from pmkit.exchanges.orderbook import OrderBook
+from pmkit.sim.traders import Traders
 from pmkit.sim.world import World
 
 WINDOW_MS = 900_000
 LONGEST_TEST_MS = 45_000
+PATIENCE_SECONDS = 60.0  # of the wall, for what happens within a few on an idle machine
+LATE_READS = 600  # of a live book, 0.05 s apart
 ENOUGH_MS = 100_000  # left of a window; with less no market stays undecided for long
 
 Levels = dict[Decimal, Decimal]
@@ -102,27 +105,31 @@ def common_run(mine: list[_T], heard: list[_T]) -> tuple[list[_T], list[_T]]:
 
 
 async def same_as_truth(
-    read: Callable[[], Awaitable[_T]], truth: Callable[[], _T], *, live: bool = False, times: int = 3
+    read: Callable[[], Awaitable[_T]],
+    truth: Callable[[], _T],
+    traders: Traders,
+    *,
+    live: bool = False,
+    times: int = 3,
 ) -> list[_T]:
     """`read` gives what `truth` is, `times` times over with a different truth each time. Gives the truths.
 
-    A reading during which the truth changed says nothing. A `live` book may still be on its way: it gets half a second.
+    The traders rest while it is read, so that a slow machine compares the same book on both sides; between two readings
+    they trade. A `live` book may still be on its way: it is read until it is there.
     """
     seen: list[_T] = []
-    behind = 0
-    async with asyncio.timeout(20):
-        while len(seen) < times:
-            before = truth()
-            found = await read()
-            if truth() != before:
-                continue
-            if found != before:
-                behind += 1
-                assert live and behind < 10, f"{found} is not {before}"
-                await asyncio.sleep(0.05)
-                continue
-            behind = 0
-            if before not in seen:
-                seen.append(before)
-            await asyncio.sleep(0.02)
-    return seen
+    while True:
+        traders.resting = True
+        wanted = truth()
+        for _ in range(LATE_READS if live else 1):
+            if (found := await read()) == wanted:
+                break
+            await asyncio.sleep(0.05)
+        assert found == wanted, f"{found} is not {wanted}"
+        traders.resting = False
+        seen.append(wanted)
+        if len(seen) >= times:
+            return seen
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while truth() == wanted:  # noqa: ASYNC110 - the traders' next step has no event
+                await asyncio.sleep(0.02)
