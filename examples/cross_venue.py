@@ -36,20 +36,21 @@ class CrossVenueBot(BaseBot):
         books = [self.book(market, outcome) for market, outcome in legs]
         if any(not book.valid or book.best_ask is None for book in books):
             return
-        cost = sum(market.break_even(book.best_ask) for (market, _), book in zip(legs, books, strict=True))
+        asks = [book.best_ask for book in books]
+        cost = sum(market.break_even(ask) for (market, _), ask in zip(legs, asks, strict=True))
         if cost > 1 - MARGIN or (asset, up.close_ms) in self.done:
             return
         self.done.add((asset, up.close_ms))
         try:
             # Of both the same number of shares, legal in both and there at that price.
-            size = min(market.size_for(ORDER_SIZE_USD, book.best_ask) for (market, _), book in zip(legs, books))
-            size = min(size, *(book.best_ask_size for book in books))
+            sizes = [market.size_for(ORDER_SIZE_USD, ask) for (market, _), ask in zip(legs, asks, strict=True)]
+            size = min(*sizes, *(book.best_ask_size for book in books))
             size = min(market.floor_size(size) for market, _ in legs)
-            for (market, outcome), book in zip(legs, books, strict=True):
+            for (market, outcome), ask in zip(legs, asks, strict=True):
                 order_id = await self.exchanges[market.venue].place_market_order(
-                    market, outcome, Side.BUY, worst_price=book.best_ask, size=size
+                    market, outcome, Side.BUY, worst_price=ask, size=size
                 )
-                self.log.info("%s of %s at %s: %s", outcome, market.label, book.best_ask, order_id.filled_amount)
+                self.log.info("%s of %s at %s: %s", outcome, market.label, ask, order_id.filled_amount)
         except PmkitError as error:
             self.log.warning("%s: one leg is missing, and stays so: %s", asset, error)
 

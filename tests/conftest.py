@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Generator
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+def pytest_runtest_setup() -> None:
+    """py_ecc, which comes with eth_account and web3, raises the limit of the whole process to 100,000.
+    Tests of hostile JSON would then not end in a RecursionError but with the process.
+    """
+    sys.setrecursionlimit(RECURSION_LIMIT)
 
 
 def recordings_directory() -> Path:
