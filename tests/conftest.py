@@ -8,6 +8,11 @@ from collections.abc import Generator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
+
+# How fast a machine under load makes examples says nothing about what is tested.
+settings.register_profile("pmkit", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("pmkit")
 
 ROOT = Path(__file__).resolve().parent.parent
 RECURSION_LIMIT = sys.getrecursionlimit()

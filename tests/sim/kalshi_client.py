@@ -103,7 +103,7 @@ class Client:
 
     async def send(self, cmd: str, **params: Any) -> int:
         self._last_id += 1
-        await self.ws.send_json({"id": self._last_id, "cmd": cmd, "params": params})
+        await self.ws.send_json({"id": self._last_id, "cmd": cmd} | ({"params": params} if params else {}))
         return self._last_id
 
     async def call(self, cmd: str, **params: Any) -> Any:

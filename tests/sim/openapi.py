@@ -58,6 +58,14 @@ class Spec:
 
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
         self.document: dict[str, Any] = yaml.load(path.read_text(), Loader=loader)  # noqa: S506 - a safe loader
+        self._forms: list[tuple[str, re.Pattern[str]]] | None = None
+
+    @classmethod
+    def of(cls, document: dict[str, Any]) -> Spec:
+        """A file that was read already."""
+        made = cls.__new__(cls)
+        made.document, made._forms = document, None
+        return made
 
     def schema(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.document["components"]["schemas"][name]
@@ -69,8 +77,56 @@ class Spec:
         found: dict[str, Any] = response["content"]["application/json"]["schema"]
         return found
 
-    def problems(self, value: Any, schema: dict[str, Any], where: str = "$") -> list[str]:
-        """All ways in which a value does not fit."""
+    def operation(self, method: str, path: str) -> tuple[str, dict[str, Any]] | None:
+        """The template of a REST path and what it says of a method; a path without a parameter goes first."""
+        if path not in self.document["paths"]:
+            path = next((name for name, form in self._templates() if form.fullmatch(path)), "")
+        found = self.document["paths"].get(path, {}).get(method.lower())
+        return None if found is None else (path, found)
+
+    def _templates(self) -> list[tuple[str, re.Pattern[str]]]:
+        if self._forms is None:
+            # Those with fewer parameters first: a word in the path goes before a parameter.
+            names = sorted((name for name in self.document["paths"] if "{" in name), key=lambda name: name.count("{"))
+            self._forms = [(name, re.compile(re.sub(r"{[^}]+}", "[^/]+", name))) for name in names]
+        return self._forms
+
+    def parameters(self, operation: dict[str, Any]) -> dict[str, dict[str, Any]]:
+        """What may stand in the query, by name."""
+        found = [self.resolved(one) for one in operation.get("parameters", ())]
+        return {one["name"]: one for one in found if one["in"] == "query"}
+
+    def resolved(self, part: dict[str, Any]) -> dict[str, Any]:
+        """A part of the file, or what it refers to."""
+        while "$ref" in part:
+            target: Any = self.document
+            for step in part["$ref"].removeprefix("#/").split("/"):
+                target = target[step]
+            part = target
+        return part
+
+    def _fields(self, schema: dict[str, Any]) -> set[str] | None:
+        """The fields that an object may have; None where anything may be in it."""
+        if "$ref" in schema:
+            return self._fields(self.resolved(schema))
+        if schema.get("additionalProperties"):
+            return None
+        found = set(schema.get("properties", ()))
+        for part in schema.get("allOf", ()):
+            inside = self._fields(part)
+            if inside is None:
+                return None
+            found |= inside
+        return found or None
+
+    def problems(self, value: Any, schema: dict[str, Any], where: str = "$", *, strict: bool = False) -> list[str]:
+        """All ways in which a value does not fit. `strict`: a field that the file does not name is one of them."""
+        found = self._problems(value, schema, where, strict)
+        if strict and isinstance(value, dict) and (fields := self._fields(schema)) is not None:
+            found += [f"{where}: unknown field {name}" for name in value if name not in fields]
+        return found
+
+    def _problems(self, value: Any, schema: dict[str, Any], where: str, strict: bool) -> list[str]:
         unknown = {name for name in schema if name not in _KNOWN and not name.startswith("x-")}
         if unknown:
             raise NotImplementedError(f"{where}: keywords {unknown}")
@@ -78,12 +134,9 @@ class Spec:
             return []  # also beside $ref and allOf, whatever those say
         found: list[str] = []
         if "$ref" in schema:
-            target: Any = self.document
-            for part in schema["$ref"].removeprefix("#/").split("/"):
-                target = target[part]
-            found += self.problems(value, target, where)
+            found += self._problems(value, self.resolved(schema), where, strict)
         for part in schema.get("allOf", ()):
-            found += self.problems(value, part, where)
+            found += self._problems(value, part, where, strict)
         if value is None:
             if "type" in schema:
                 found.append(f"{where}: null")
@@ -108,12 +161,12 @@ class Spec:
             if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
                 found.append(f"{where}: {len(value)} items")
             for place, item in enumerate(value):
-                found += self.problems(item, schema.get("items", {}), f"{where}[{place}]")
+                found += self.problems(item, schema.get("items", {}), f"{where}[{place}]", strict=strict)
         if isinstance(value, dict):
             found += [f"{where}: no {name}" for name in schema.get("required", ()) if name not in value]
             for name, part in schema.get("properties", {}).items():
                 if name in value:
-                    found += self.problems(value[name], part, f"{where}.{name}")
+                    found += self.problems(value[name], part, f"{where}.{name}", strict=strict)
         return found
 
 

@@ -87,6 +87,7 @@ def user_order_message(order: OrderRecord) -> dict[str, object]:
         **_direction(order.side, "yes"),
         **_order_money(order),
     }
+    del data["action"]  # orders over REST have it, these messages do not
     if order.group_id is not None:
         data["order_group_id"] = order.group_id
     if order.expires_s is not None:
