@@ -9,6 +9,8 @@ already dropped.
 from __future__ import annotations
 
 import asyncio
+import functools
+import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC
@@ -34,6 +36,8 @@ from pmkit.errors import (
 from pmkit.venue_clock import VenueClock
 
 if TYPE_CHECKING:
+    import ssl
+
     import httpx
 
 T = TypeVar("T")
@@ -46,6 +50,14 @@ MAX_GATE_WAIT_SECONDS = 2.0
 GATE_SECONDS = {429: 1.0, 418: 120.0}
 SINK_BYTES = 1024 * 1024
 CLOSE_SECONDS = 0.8
+
+
+@functools.cache
+def _tls(trust_env: bool, cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+    """What httpx makes for every session. Loading the certificates takes tens of milliseconds: once is enough."""
+    import httpx
+
+    return httpx.create_ssl_context(trust_env=trust_env)
 
 
 class Unanswered(VenueUnavailable):
@@ -170,6 +182,7 @@ class HttpSession:
                     timeout=httpx.Timeout(self._timeout, connect=self._connect_timeout, pool=self._connect_timeout),
                     limits=httpx.Limits(max_connections=self._max_connections, keepalive_expiry=30.0),
                     follow_redirects=False,
+                    verify=_tls(not local, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
                     trust_env=not local,
                     headers={"user-agent": "pmkit"},
                 )
