@@ -1,7 +1,6 @@
 """The public side of the local Kalshi, read by pykalshi, kalshi-sdk and kalshi-python-async.
 
-Orders, portfolio and user channels: the clients' calls for them belong into files of their own beside this one
-(test_kalshi_trading.py, conformance/*_trading.py) once the local venue takes orders.
+Orders, the account and its channels: test_kalshi_trading.py.
 """
 
 from __future__ import annotations
