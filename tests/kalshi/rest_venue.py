@@ -32,7 +32,8 @@ def iso(moment: datetime) -> str:
 
 
 class RestVenue:
-    """Answers like Kalshi. `fail[path prefix]` is a status to answer instead; `calls` counts paths."""
+    """Answers like Kalshi. `fail[path prefix]` is a status to answer instead; `calls` counts paths; `old[path]` is what
+    the archive and the candles answer."""
 
     def __init__(self, clock: ManualClock) -> None:
         self.clock = clock
@@ -54,6 +55,7 @@ class RestVenue:
         self.trades: list[dict[str, Any]] = []
         self.trading = True
         self.results: dict[str, str] = {}
+        self.old: dict[str, Any] = {}
 
     @property
     def now(self) -> datetime:
@@ -122,6 +124,8 @@ class RestVenue:
 
     def route(self, path: str, params: httpx.QueryParams) -> Any:
         parts = path.strip("/").split("/")
+        if parts[0] == "historical" or parts[-1] == "candlesticks":
+            return self.old.get(path)
         if path == "/exchange/status":
             shards = [
                 {"exchange_index": 0, "exchange_active": True, "trading_active": True},
@@ -138,7 +142,7 @@ class RestVenue:
             rows = [self.series(f"KX{asset}15M") for asset in self.assets]
             if len(parts) == 1:
                 return {"series": [*rows, *self.extra_series]}
-            return next(({"series": row} for row in rows if row["ticker"] == parts[1]), None)
+            return next(({"series": row} for row in [*rows, *self.extra_series] if row["ticker"] == parts[1]), None)
         if parts[0] == "events":
             series = parts[1].partition("-")[0]
             return {"event": {"event_ticker": parts[1], "series_ticker": series, "title": "x"}}
@@ -175,12 +179,13 @@ class RestVenue:
     def page(self, params: httpx.QueryParams) -> Any:
         assert "status" not in params, "close filters go without a status"
         series = params["series_ticker"]
-        low, high = int(params["min_close_ts"]), int(params["max_close_ts"])
+        low, high = int(params["min_close_ts"]), int(params.get("max_close_ts", 2**40))
         now = self.now - timedelta(seconds=self.stale_seconds)
         asset = series.removeprefix("KX").removesuffix("15M")
-        closes = [close for close in self.listed(asset) if low <= close.timestamp() <= high] if self.listing else []
+        windows = self.listed(asset) if self.listing and series.endswith("15M") else ()
+        closes = [close for close in windows if low <= close.timestamp() <= high]
         rows = [self.market(asset, close, now) for close in reversed(closes)]  # their order is not promised
-        rows += [row for row in self.extra_markets if row["ticker"].startswith(series)]
+        rows += [row for row in self.extra_markets if row["ticker"].startswith(series + "-")]
         start = int(params.get("cursor") or 0)
         size = min(int(params["limit"]), self.page_size)
         more = str(start + size) if start + size < len(rows) else ""

@@ -35,7 +35,7 @@ from pmkit.exchanges.kalshi.user_messages import Bucket, LimitsAnswer
 from pmkit.exchanges.types import CancelResult, MarketStatus, Order, OrderId, OrderState, Side, TimeInForce, TradeResult
 from tests.kalshi.test_order_entry import desk_again, rest
 from tests.kalshi.test_user_ws import take
-from tests.kalshi.trading import LOW, desk, eventually, make, watch
+from tests.kalshi.trading import LOW, desk, eventually, freeze, make, watch
 from tests.sim.openapi import Spec
 
 BASE = "https://external-api.kalshi.com/trade-api/v2"
@@ -67,6 +67,7 @@ async def test_money_is_that_of_the_markets_shard() -> None:
         async with KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=signer) as exchange:
             assert await exchange.get_balance() == Decimal("341.5")
             assert await exchange.get_balance(one.market) == Decimal("41.5")
+            assert await exchange.get_balances() == {0: 300, 2: Decimal("41.5")}
             await exchange.place_limit_order(one.market, "NO", Side.BUY, "0.02", 100)
             assert await exchange.get_balance(one.market) == Decimal(account.available(2)) / 10**6
 
@@ -180,14 +181,19 @@ async def test_oe_19_a_group_that_blows_refuses_orders_until_it_is_left() -> Non
 
 async def test_queue_position_counts_what_is_ahead() -> None:
     async with desk() as one:
+        freeze(one)
         first, second = await rest(one, size=5), await rest(one, size=5)
         ahead = await one.exchange.queue_position(first)
         assert await one.exchange.queue_position(second) >= ahead + 5
+        assert await one.exchange.queue_positions(one.market) == {
+            order_id: await one.exchange.queue_position(order_id) for order_id in (first, second)
+        }
 
 
 @pytest.mark.parametrize("kind", list(SelfTrade))
 async def test_self_trades_end_as_was_chosen(kind: SelfTrade) -> None:
     async with desk(self_trade=kind) as one:
+        freeze(one)
         await one.exchange.subscribe_orderbook([one.market])
         ask = one.exchange.book(one.market, "YES").best_ask
         assert ask is not None
@@ -313,8 +319,13 @@ async def test_every_request_is_as_the_openapi_file_says(recordings: Path, monke
         async with exchange.dead_man(limit="10.5"):
             await rest(one)
         await exchange.get_order_status(ids[0])
+        with pytest.raises(MarketNotFound):
+            await exchange.get_order_status("no-such-order")
         await exchange.queue_position(ids[0])
+        await exchange.queue_positions(market)
         await exchange.get_open_orders(market)
+        await exchange.get_orders(market, exchange.clock.now() - timedelta(days=1))
+        await exchange.get_balances()
         await exchange.get_positions()
         await exchange.get_balance(market)
         await exchange.get_trade_history(since=exchange.clock.now() - timedelta(days=1))
@@ -430,7 +441,9 @@ async def test_history_goes_on_beyond_the_cutoff(exchange: KalshiExchange) -> No
 
     gone = {"error": {"code": "not_found", "message": "not found"}}
     answer("/exchange/status", {"exchange_active": True, "trading_active": True})
-    answer("/historical/cutoff", {"trades_created_ts": "2026-09-10T00:00:00Z"})
+    moment = "2026-09-10T00:00:00Z"
+    cutoff = {"market_settled_ts": moment, "trades_created_ts": moment, "orders_updated_ts": moment}
+    answer("/historical/cutoff", cutoff)
     old = answer("/historical/fills", {"fills": [row("b", 9), row("a", 2)], "cursor": ""})
     answer("/portfolio/fills", {"fills": [row("c", 11), row("b", 9)], "cursor": ""})
     answer("/portfolio/settlements", {"settlements": [], "cursor": ""})
@@ -445,3 +458,36 @@ async def test_history_goes_on_beyond_the_cutoff(exchange: KalshiExchange) -> No
     await exchange.get_trade_history(since=datetime(2026, 9, 10, tzinfo=UTC))
     assert old.call_count == 1
     await exchange.close()
+
+
+@respx.mock
+async def test_an_order_that_was_archived_is_still_found(exchange: KalshiExchange) -> None:
+    row = {
+        "order_id": "old-1", "client_order_id": "mine", "ticker": "KXBTC15M-OLD-1", "book_side": "ask",
+        "status": "canceled", "yes_price_dollars": "0.4000", "initial_count_fp": "2.00", "fill_count_fp": "0.50",
+        "remaining_count_fp": "0.00", "created_time": "2026-09-10T12:00:00Z", "exchange_index": 2,
+    }
+    gone = {"error": {"code": "not_found", "message": "not found"}}
+    respx.get(url__regex=rf"{BASE}/portfolio/orders/.*").mock(return_value=httpx.Response(404, json=gone))
+    pages = [{"orders": [{**row, "order_id": "old-0"}], "cursor": "1"}, {"orders": [row], "cursor": ""}]
+    respx.get(f"{BASE}/historical/orders").mock(side_effect=[httpx.Response(200, json=page) for page in pages * 2])
+    status = await exchange.get_order_status("old-1")
+    assert (status.status, status.filled_amount, status.outcome) == (OrderState.CANCELED, Decimal("0.5"), "NO")
+    with pytest.raises(MarketNotFound, match="neither live nor archived"):
+        await exchange.get_order_status("old-9")
+    await exchange.close()
+
+
+async def test_a_new_process_learns_every_order_of_its_predecessor() -> None:
+    async with desk() as one:
+        resting = await rest(one)
+        begun = one.exchange.clock.now() - timedelta(seconds=30)
+        over = await one.exchange.place_limit_order(
+            one.market, "NO", Side.BUY, LOW, 1, time_in_force=TimeInForce.IOC
+        )
+        async with desk_again(one) as other:
+            found = await other.get_orders(one.market, begun)
+            assert {status.order_id: status.status for status in found} == {
+                str(resting): OrderState.LIVE, str(over): OrderState.CANCELED
+            }
+            assert await other.get_orders(since=one.exchange.clock.now() + timedelta(minutes=5)) == []

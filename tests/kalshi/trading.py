@@ -112,6 +112,13 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> Wire:
     return wire
 
 
+def freeze(one: Desk) -> None:
+    """The venue's own traders stop: what is in the book stays there until the test moves it."""
+    live = one.venue.live(one.market.ticker)
+    assert live is not None
+    live.traders.step = lambda: None  # type: ignore[method-assign]
+
+
 async def eventually(true: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110

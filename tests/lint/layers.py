@@ -48,7 +48,7 @@ _WIRE = """
     exchanges.kalshi.auth exchanges.kalshi.fees exchanges.kalshi.refusals
     exchanges.kalshi.book_feed exchanges.kalshi.book_pair exchanges.kalshi.grid exchanges.kalshi.rest_messages
     exchanges.kalshi.sequence exchanges.kalshi.schedule exchanges.kalshi.sides exchanges.kalshi.tickers
-    exchanges.kalshi.order_replies exchanges.kalshi.user_messages exchanges.kalshi.user_types
+    exchanges.kalshi.order_replies exchanges.kalshi.user_messages exchanges.kalshi.user_types exchanges.kalshi.candles
 """
 _CLIENTS = """
     data.storage data.candle_file data.binance.archive data.binance.buffer data.binance.bulk data.binance.feed
@@ -70,7 +70,7 @@ _CLIENTS = """
     exchanges.kalshi.subscriptions exchanges.kalshi.trades exchanges.kalshi.account exchanges.kalshi.budget
     exchanges.kalshi.changes exchanges.kalshi.journal exchanges.kalshi.order_entry exchanges.kalshi.paging
     exchanges.kalshi.history exchanges.kalshi.portfolio exchanges.kalshi.resolve exchanges.kalshi.signed_http
-    exchanges.kalshi.user_stream
+    exchanges.kalshi.user_stream exchanges.kalshi.public_reads
 """
 _COMPOSITION = """
     exchanges.paper exchanges.paper.exchange exchanges.paper.matcher exchanges.paper.order exchanges.paper.queue

@@ -33,6 +33,7 @@ from pmkit.exchanges.kalshi.user_messages import (
     PositionRow,
     PositionsPage,
     QueueAnswer,
+    QueuesAnswer,
     UserFill,
 )
 from pmkit.exchanges.kalshi.user_types import balance, fill, position
@@ -153,6 +154,25 @@ class Account:
         answer = await self._session.get(f"/portfolio/orders/{_checked(order_id)}/queue_position", QueueAnswer)
         return count_of(answer.queue_position_fp)
 
+    async def queue_positions(self, ticker: str) -> dict[str, Decimal]:
+        """Contracts ahead of each resting order of a market, by order id."""
+        params = {**self._query, "market_tickers": ticker}
+        answer = await self._session.get("/portfolio/orders/queue_positions", QueuesAnswer, params)
+        return {row.order_id: count_of(row.queue_position_fp) for row in answer.queue_positions or ()}
+
+    async def orders(self, ticker: str | None, since_ms: int | None) -> list[OrderStatus]:
+        """Every order, open or over, of the live part of the venue's memory, oldest first."""
+        rows = await self.order_rows(ticker=ticker, since_ms=since_ms)
+        return sorted((self._status(row) for row in rows), key=lambda one: (one.created_ms, one.order_id))
+
+    async def archived_status(self, order_id: str) -> OrderStatus:
+        """One order of the archive, where finished ones go after two weeks. Raises MarketNotFound."""
+        rows = pages(self._session, "/historical/orders", OrdersPage, lambda page: page.orders, {})
+        async for row in rows:
+            if row.order_id == order_id:
+                return self._status(row)
+        raise MarketNotFound(f"the account has no order {order_id}, neither live nor archived")
+
     # Fills.
 
     def fill_rows(
@@ -264,6 +284,16 @@ class Account:
             pending=Decimal(0),
             as_of_ms=as_of_ms,
         )
+
+    async def balances(self) -> dict[int, Decimal]:
+        """Dollars of cash by shard."""
+        answer = await self._session.get("/portfolio/balance", BalanceAnswer, self._query)
+        if answer.balance_breakdown is None:
+            raise ProtocolChanged("the balance has no breakdown by shard: ask for that of one market")
+        try:
+            return {part.exchange_index: balance(answer, part.exchange_index) for part in answer.balance_breakdown}
+        except RowError as error:
+            raise ProtocolChanged(f"the balance cannot be read: {error}") from error
 
     async def balance(self, shard: int | None) -> Decimal:
         """Dollars of cash: of all shards together, or of one, which is what an order there can spend."""

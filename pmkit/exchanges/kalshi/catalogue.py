@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable
+from typing import NamedTuple, TypeVar
 
 import msgspec
 
@@ -13,6 +13,7 @@ from pmkit.errors import MarketNotFound, NotSent, ProtocolChanged, RateLimited, 
 from pmkit.exchanges.kalshi.fees import fee_rule
 from pmkit.exchanges.kalshi.messages import EventFee
 from pmkit.exchanges.kalshi.rest_messages import (
+    CutoffAnswer,
     EventAnswer,
     EventRow,
     MarketAnswer,
@@ -24,7 +25,7 @@ from pmkit.exchanges.kalshi.rest_messages import (
     SeriesRow,
     StatusAnswer,
 )
-from pmkit.exchanges.kalshi.types import KalshiMarket, RowError, asset_of, is_ticker, is_window, parse_market
+from pmkit.exchanges.kalshi.types import KalshiMarket, RowError, asset_of, is_ticker, is_window, parse_market, time_ms
 from pmkit.exchanges.market import FeeRule
 from pmkit.http import HttpSession
 from pmkit.venue_clock import VenueClock
@@ -41,6 +42,14 @@ _RANKS = {"initialized": 0, "active": 1, "inactive": 1, "closed": 2, "determined
 _FINAL_RANK = 4
 _Row = TypeVar("_Row")
 _LOG = logging.getLogger("pmkit.kalshi")
+
+
+class Cutoff(NamedTuple):
+    """Before these moments (epoch ms) settled markets, trades and finished orders are in the archive."""
+
+    markets_ms: int
+    trades_ms: int
+    orders_ms: int
 
 
 class Catalogue:
@@ -148,8 +157,15 @@ class Catalogue:
     async def market(self, ticker: str) -> KalshiMarket:
         """One market, read now (this answer is not cached by the venue's CDN). Raises MarketNotFound, and
         ProtocolChanged for a row that cannot be read."""
+        return await self._market(ticker, f"/markets/{ticker}")
+
+    async def archived_market(self, ticker: str) -> KalshiMarket:
+        """One market of the archive, where settled ones go after some weeks. Raises as `market`."""
+        return await self._market(ticker, f"/historical/markets/{ticker}")
+
+    async def _market(self, ticker: str, path: str) -> KalshiMarket:
         _check_ticker(ticker)
-        row = (await self.session.get_json(f"/markets/{ticker}", MarketAnswer)).market
+        row = (await self.session.get_json(path, MarketAnswer)).market
         known = self.markets.get(ticker)
         series = await self.series(known.series_ticker) if known else None
         if series is None:
@@ -162,16 +178,30 @@ class Catalogue:
             raise ProtocolChanged(f"market {ticker} cannot be read: {error}") from error
 
     async def windows(self, series: SeriesRow, min_close_ms: int, max_close_ms: int, limit: int) -> list[KalshiMarket]:
-        """The 15-minute windows of a series that close in [min, max], oldest first. `limit`: rows per page.
+        """The 15-minute windows of a series that close in [min, max], oldest first. `limit`: rows per page. Raises as
+        `listed`."""
+        found = await self.listed(series, min_close_ms, max_close_ms, limit, only=is_window)
+        return sorted(found, key=lambda market: market.open_ms)
+
+    async def listed(
+        self,
+        series: SeriesRow,
+        min_close_ms: int,
+        max_close_ms: int | None,
+        limit: int,
+        only: Callable[[KalshiMarket], bool] | None = None,
+    ) -> list[KalshiMarket]:
+        """The markets of any series that close in [min, max], those that `only` takes.
 
         Raises ProtocolChanged when no row of a list can be read, or paging goes round in circles.
         """
         params: dict[str, str | int] = {
             "series_ticker": series.ticker,
             "min_close_ts": min_close_ms // 1000,
-            "max_close_ts": -(-max_close_ms // 1000),
             "limit": limit,
         }
+        if max_close_ms is not None:
+            params["max_close_ts"] = -(-max_close_ms // 1000)
         found: dict[str, KalshiMarket] = {}
         seen: set[str] = set()
         rows = read = 0
@@ -186,7 +216,7 @@ class Catalogue:
                     self._odd(error)
                     continue
                 read += 1
-                if is_window(market):
+                if only is None or only(market):
                     found[market.ticker] = self._listed(market)
             if not page.cursor:
                 break
@@ -198,7 +228,7 @@ class Catalogue:
             raise ProtocolChanged(f"{self.session.host} gives more than {_MAX_PAGES} pages of {series.ticker}")
         if rows and not read:
             raise ProtocolChanged(f"none of {rows} markets of {series.ticker} can be read: update pmkit")
-        return sorted(found.values(), key=lambda market: market.open_ms)
+        return list(found.values())
 
     def remember(self, market: KalshiMarket) -> KalshiMarket:
         """Keep the newest state of a market. What is long over is forgotten."""
@@ -225,7 +255,26 @@ class Catalogue:
         fees = self._fees(series, self._events.get(row.event_ticker))
         return parse_market(row, series, self._venue_clock.now_ms(), fees)
 
+    async def all_series(self, category: str) -> list[SeriesRow]:
+        """Every series of a category ("Crypto", "Climate and Weather", "Sports", ...)."""
+        page = await self.session.get_json("/series", SeriesPage, {"category": category})
+        rows = self._rows(page.series or (), SeriesRow)
+        self._series.update((row.ticker, row) for row in rows)
+        return rows
+
     # The exchange.
+
+    async def cutoff(self) -> Cutoff:
+        """GET /historical/cutoff."""
+        answer = await self.session.get_json("/historical/cutoff", CutoffAnswer)
+        try:
+            return Cutoff(
+                time_ms(answer.market_settled_ts, "market_settled_ts of the cut-off"),
+                time_ms(answer.trades_created_ts, "trades_created_ts of the cut-off"),
+                time_ms(answer.orders_updated_ts, "orders_updated_ts of the cut-off"),
+            )
+        except RowError as error:
+            raise ProtocolChanged(f"the historical cut-off cannot be read: {error}") from error
 
     async def status(self) -> StatusAnswer:
         """GET /exchange/status, which may come with 503 or 504 and the same body."""

@@ -17,19 +17,13 @@ from pmkit.exchanges.kalshi.catalogue import Catalogue
 from pmkit.exchanges.kalshi.journal import count_of
 from pmkit.exchanges.kalshi.paging import pages
 from pmkit.exchanges.kalshi.signed_http import SignedSession
-from pmkit.exchanges.kalshi.types import RowError, is_ticker, payouts_of, time_ms
+from pmkit.exchanges.kalshi.types import RowError, is_ticker, payouts_of
 from pmkit.exchanges.kalshi.user_messages import FillRow, FillsPage, SettlementRow, SettlementsPage
 from pmkit.exchanges.kalshi.user_types import payouts, trade
 from pmkit.exchanges.types import Trade
 from pmkit.venue_clock import VenueClock
 
 _LOG = logging.getLogger("pmkit.kalshi")
-
-
-class Cutoff(msgspec.Struct, frozen=True):
-    """GET /historical/cutoff: fills before this are archived."""
-
-    trades_created_ts: str
 
 
 class _OldMarket(msgspec.Struct, frozen=True):
@@ -85,12 +79,7 @@ class History:
         return [trade(one, results[one.market_id]) for one in fills]
 
     async def _archived(self, since_ms: int | None) -> list[FillRow]:
-        try:
-            cutoff = await self._session.get("/historical/cutoff", Cutoff)
-            cutoff_ms = time_ms(cutoff.trades_created_ts, "trades_created_ts of the cut-off")
-        except RowError as error:
-            raise ProtocolChanged(f"the historical cut-off cannot be read: {error}") from error
-        if since_ms is not None and since_ms >= cutoff_ms:
+        if since_ms is not None and since_ms >= (await self._catalogue.cutoff()).trades_ms:
             return []
         # Of its filters only the ticker and the end exist: what is older than `since_ms` is left out by the caller.
         rows = pages(self._session, "/historical/fills", FillsPage, lambda page: page.fills, {})

@@ -11,51 +11,40 @@ import asyncio
 import logging
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pmkit.clock import Clock
 from pmkit.endpoints import Endpoints
-from pmkit.errors import ConfigError, NotSent, RateLimited, VenueUnavailable
-from pmkit.exchanges.base import Callback, MarketData
+from pmkit.errors import ConfigError, VenueUnavailable
+from pmkit.exchanges.base import Callback
 from pmkit.exchanges.kalshi.book_feed import BookFeed
 from pmkit.exchanges.kalshi.book_pair import BookPair
-from pmkit.exchanges.kalshi.catalogue import Catalogue
-from pmkit.exchanges.kalshi.market_watch import QUICK_SECONDS, MarketWatch
-from pmkit.exchanges.kalshi.rest_messages import DepthAnswer
+from pmkit.exchanges.kalshi.market_watch import MarketWatch
+from pmkit.exchanges.kalshi.messages import Ticker
+from pmkit.exchanges.kalshi.public_reads import PublicReads, own
 from pmkit.exchanges.kalshi.source import Source
-from pmkit.exchanges.kalshi.types import NO, SIZE_SCALE, VENUE, KalshiMarket
+from pmkit.exchanges.kalshi.types import NO, SIZE_SCALE, VENUE, KalshiMarket, KalshiTicker, RowError, parse_ticker
 from pmkit.exchanges.market import Market
-from pmkit.exchanges.numbers import BookError
 from pmkit.exchanges.orderbook import OrderBook
-from pmkit.exchanges.types import MarketResult, PublicTrade
-from pmkit.http import Allowed, HttpSession
+from pmkit.exchanges.types import PublicTrade, ReferencePrice
+from pmkit.http import Allowed
 from pmkit.streams import Policy, Subscription
 
 if TYPE_CHECKING:
     from pmkit.exchanges.kalshi.auth import HandshakeSigner
     from pmkit.exchanges.kalshi.market_finder import KalshiMarketFinder
+    from pmkit.exchanges.kalshi.reference_ws import IndexPrices
 
-PUBLIC_READS: Final = (
-    ("GET", r"/exchange/(status|schedule)"),
-    ("GET", r"/series(/[^/]+)?"),
-    ("GET", r"/events/[^/]+"),
-    ("GET", r"/markets(/[^/]+(/orderbook)?)?"),
-)
-"""(method, path pattern) of all that this class ever asks for; the default allow-list of its session."""
-
-_MIN_RESULT_WALL_SECONDS: Final = 0.2
-_BEFORE_CLOSE_SECONDS: Final = 60.0
+T = TypeVar("T")
 _LOG = logging.getLogger("pmkit.kalshi")
 
 
-class KalshiMarketData(MarketData):
+class KalshiMarketData(PublicReads):
     """Books, trades and metadata of Kalshi. Needs no key; with a `HandshakeSigner` it listens to the socket.
 
     `catalogue`: markets, series and events as read so far. `feed`: the live books and their counters. `polled`: whether
-    books come from REST, once a second and valid for three polls.
+    books come from REST, once a second and valid for three polls. `reference`: the index prices, once subscribed.
     """
-
-    venue = VENUE
 
     def __init__(
         self,
@@ -64,20 +53,14 @@ class KalshiMarketData(MarketData):
         *,
         signer: HandshakeSigner | None = None,
         allow: Allowed | None = None,
+        compression: bool = False,
     ) -> None:
-        """`allow`: the requests the HTTP session may send, `PUBLIC_READS` when None."""
-        super().__init__(endpoints, clock)
-        self.session = HttpSession(
-            endpoints.kalshi.rest,
-            clock,
-            allow=PUBLIC_READS if allow is None else allow,
-            venue_clock=self.venue_clock,
-            connect_timeout=2.0,
-            timeout=5.0,
-        )
-        self.catalogue = Catalogue(self.session, clock, self.venue_clock)
+        """`allow`: the requests the HTTP session may send, `PUBLIC_READS` when None. `compression`: the sockets offer
+        permessage-deflate, which saves bandwidth and costs time."""
+        super().__init__(endpoints, clock, allow)
         self.feed = BookFeed()
         self.polled = signer is None
+        self.odd_tickers = 0
         self._watch = MarketWatch(
             self.catalogue, clock, self.venue_clock, pushed=signer is not None, changed=self._on_changed
         )
@@ -91,12 +74,17 @@ class KalshiMarketData(MarketData):
             self._watch,
             signer,
             self._publish_trade,
+            self._publish_ticker,
+            compression,
         )
+        self.reference: IndexPrices | None = None
+        self._signer = signer
+        self._compression = compression
         self._finder: KalshiMarketFinder | None = None
         self._book_refs: dict[str, int] = {}
         self._trade_readers: dict[str, list[Subscription[PublicTrade]]] = {}
+        self._ticker_readers: dict[str, list[Subscription[KalshiTicker]]] = {}
         self._subscriptions: set[Subscription[Any]] = set()
-        self._closing: asyncio.Task[None] | None = None
 
     async def close(self) -> None:
         """End all sockets, tasks and connections, within a second. May be called twice."""
@@ -108,6 +96,7 @@ class KalshiMarketData(MarketData):
         subscriptions = tuple(self._subscriptions)
         await asyncio.gather(
             self.source.close(),
+            *(() if self.reference is None else (self.reference.close(),)),
             self._watch.close(),
             self.session.close(),
             *(subscription.close() for subscription in subscriptions),
@@ -122,29 +111,6 @@ class KalshiMarketData(MarketData):
 
             self._finder = KalshiMarketFinder(self)
         return self._finder
-
-    # Reads.
-
-    async def get_market(self, market_id: str) -> KalshiMarket:
-        """One market by its ticker, read now, with its series' and event's fees. Raises MarketNotFound."""
-        await self.catalogue.now_ms()
-        return await self.catalogue.market(market_id)
-
-    async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
-        """One REST read of a book, valid at the moment of the answer; its `venue_ms` is an estimate, as the venue gives
-        none. Raises what the query raises."""
-        market.token_id(outcome)
-        answer = await self.session.get(f"/markets/{_own(market).ticker}/orderbook")
-        depth = answer.decode(DepthAnswer).orderbook_fp
-        pair = BookPair(market.market_id, market.grid.unit)
-        venue_ms = (answer.sent_ms + answer.received_ms) // 2 + self.venue_clock.offset_ms
-        try:
-            pair.load(depth.yes_dollars or (), depth.no_dollars or (), venue_ms, self.clock.time_ns())
-        except BookError as error:
-            raise VenueUnavailable(f"{self.session.host} gave a book that cannot be: {error}") from error
-        book = pair.no if outcome == NO else pair.yes
-        book.on_validity = None
-        return book
 
     def book(self, market: Market, outcome: str) -> OrderBook:
         """The live book of an outcome. Not subscribed: an empty one, not valid, reason "not subscribed"."""
@@ -162,34 +128,6 @@ class KalshiMarketData(MarketData):
         )
         book.expire("not subscribed")
         return book
-
-    async def wait_result(self, market: Market) -> MarketResult:
-        """Wait until the market is finalized: reads it after its close every 1, 2, 4 ... 15 s (market time).
-
-        Goes on through outages. Raises MarketNotFound, AuthError, RegionBlocked or ProtocolChanged, after which waiting
-        is no use, and VenueUnavailable once this object is closed.
-        """
-        ticker, step = _own(market).ticker, 0
-        while True:
-            state = self.catalogue.markets.get(ticker)
-            left = 0.0
-            if state is None or state.payouts is None:
-                try:
-                    state = await self.catalogue.market(ticker)
-                except (RateLimited, VenueUnavailable, NotSent) as error:
-                    _LOG.log(logging.WARNING if step == 0 else logging.DEBUG, "kalshi: result of %s: %s", ticker, error)
-            if state is not None:
-                if state.payouts is not None:
-                    return MarketResult(ticker, state.outcomes, state.payouts)
-                left = (state.close_ms - self.venue_clock.now_ms()) / 1000
-            if self._closing is not None:
-                raise VenueUnavailable(f"the market data were closed while waiting for the result of {ticker}")
-            if left > 0:
-                seconds = min(left, _BEFORE_CLOSE_SECONDS)
-            else:
-                seconds = QUICK_SECONDS[min(step, len(QUICK_SECONDS) - 1)]
-                step += 1
-            await self.clock.io_sleep(max(seconds / self.clock.factor, _MIN_RESULT_WALL_SECONDS))
 
     # Streams.
 
@@ -269,15 +207,65 @@ class KalshiMarketData(MarketData):
 
     async def _leave_trades(self, tickers: Sequence[str], subscription: Subscription[PublicTrade]) -> None:
         self._subscriptions.discard(subscription)
-        gone: list[str] = []
         for ticker in tickers:
-            readers = [one for one in self._trade_readers.pop(ticker, ()) if one is not subscription]
             self._watch.unfollow(ticker)
-            if readers:
-                self._trade_readers[ticker] = readers
-            else:
-                gone.append(ticker)
-        await self.source.drop_trades(gone)
+        await self.source.drop_trades(_unread(self._trade_readers, tickers, subscription))
+
+    async def subscribe_ticker(
+        self, markets: Iterable[Market], callback: Callback[KalshiTicker] | None = None
+    ) -> Subscription[KalshiTicker]:
+        """Top of book, last price and volume of the markets whenever one changes. A slow reader gets the latest.
+
+        Needs a key. Raises ConfigError without one, else like `subscribe_orderbook`.
+        """
+        tickers = tuple(_chosen(markets))
+        subscription: Subscription[KalshiTicker] = Subscription(
+            "kalshi ticker",
+            self.clock,
+            callback=callback,
+            policy=Policy.CONFLATE,
+            key=_market_id_of,
+            on_close=partial(self._leave_tickers, tickers),
+        )
+        self._enter(subscription)
+        for ticker in tickers:
+            self._ticker_readers[ticker] = [*self._ticker_readers.get(ticker, ()), subscription]
+        try:
+            await self.source.want_tickers(tickers)
+        except BaseException:
+            await subscription.close()
+            raise
+        return subscription
+
+    async def _leave_tickers(self, tickers: Sequence[str], subscription: Subscription[KalshiTicker]) -> None:
+        self._subscriptions.discard(subscription)
+        await self.source.drop_tickers(_unread(self._ticker_readers, tickers, subscription))
+
+    async def subscribe_reference(
+        self, assets: Iterable[str], callback: Callback[ReferencePrice] | None = None
+    ) -> Subscription[ReferencePrice]:
+        """`KalshiReference`s: index, its 60 s average, the settlement as it forms, the running window's strike.
+
+        Needs a key. Raises ConfigError without one or for what is no asset, AuthError where the venue refuses the key,
+        VenueUnavailable where no tick of an asset comes within 5 s.
+        """
+        if self._signer is None:
+            raise ConfigError("Kalshi's index comes from the signed socket only: give a key (KALSHI_API_KEY_ID)")
+        if self._closing is not None:
+            raise VenueUnavailable("these market data are closed: make a new object")
+        if self.reference is None:
+            from pmkit.exchanges.kalshi.reference_ws import IndexPrices
+
+            self.reference = IndexPrices(
+                self.endpoints.kalshi.ws,
+                self.clock,
+                self._signer,
+                self.venue_clock,
+                compression=self._compression,
+                current=self.finder().get_current_market,
+                measure=self.catalogue.now_ms,
+            )
+        return await self.reference.subscribe(assets, callback)
 
     async def subscribe_markets(self, callback: Callback[Market] | None = None) -> Subscription[Market]:
         """The new state of every market whose books or trades are subscribed, whenever tick, status, close time,
@@ -317,24 +305,44 @@ class KalshiMarketData(MarketData):
         for subscription in self._trade_readers.get(trade.market_id, ()):
             subscription.publish(trade)
 
+    def _publish_ticker(self, row: Ticker, received_ns: int) -> None:
+        readers = self._ticker_readers.get(row.market_ticker)
+        if readers:
+            try:
+                ticker = parse_ticker(row, received_ns)
+            except RowError as error:
+                self.odd_tickers += 1
+                _LOG.debug("kalshi: a ticker was left out: %s", error)
+                return
+            for subscription in readers:
+                subscription.publish(ticker)
+
     def _on_changed(self, old: KalshiMarket, new: KalshiMarket) -> None:
         if old.grid != new.grid:
             self.feed.regrid(new.ticker, new.grid.unit)
 
 
-def _own(market: Market) -> KalshiMarket:
-    if not isinstance(market, KalshiMarket):
-        raise ConfigError(f"{ascii(market)[:60]} is not a Kalshi market")
-    return market
-
-
 def _chosen(markets: Iterable[Market]) -> dict[str, KalshiMarket]:
-    return {market.market_id: _own(market) for market in markets}
+    return {market.market_id: own(market) for market in markets}
 
 
 def _token_of(book: OrderBook) -> str:
     return book.token_id
 
 
-def _market_id_of(market: Market) -> str:
-    return market.market_id
+def _market_id_of(one: Market | KalshiTicker) -> str:
+    return one.market_id
+
+
+def _unread(
+    readers: dict[str, list[Subscription[T]]], tickers: Iterable[str], closed: Subscription[T]
+) -> list[str]:
+    """Take a reader out; the markets that nobody reads any more."""
+    gone: list[str] = []
+    for ticker in tickers:
+        left = [one for one in readers.pop(ticker, ()) if one is not closed]
+        if left:
+            readers[ticker] = left
+        else:
+            gone.append(ticker)
+    return gone

@@ -74,10 +74,23 @@ class KalshiMarketFinder(MarketFinder):
         return await self._why_none(series, opens, now)
 
     async def list_markets(
-        self, asset: str | None = None, status: MarketStatus | None = None, interval: str = INTERVAL
+        self,
+        asset: str | None = None,
+        status: MarketStatus | None = None,
+        interval: str = INTERVAL,
+        *,
+        series: str | None = None,
     ) -> list[Market]:
         """Windows of an asset (None: of every one), oldest first: those listed for the next day and, unless UPCOMING or
-        OPEN ones are asked for, those of the last 24 hours."""
+        OPEN ones are asked for, those of the last 24 hours.
+
+        `series` lists another series instead, e.g. "KXBTCD" (hourly), "KXBTC" (ranges), "KXHIGHNY" (weather) or
+        "KXNBAGAME": all its markets that close from then on. Raises MarketNotFound for a wrong one.
+        """
+        if series is not None:
+            if asset is not None:
+                raise ConfigError("list_markets takes an asset or a series, not both")
+            return await self._list_series(series, status)
         if asset is None:
             self._check_interval(interval)
             chosen = list((await self._catalogue.up_down_series()).values())
@@ -86,10 +99,23 @@ class KalshiMarketFinder(MarketFinder):
         now = await self._catalogue.now_ms()
         since = now if status in (MarketStatus.UPCOMING, MarketStatus.OPEN) else now - _DAY_MS
         found: list[KalshiMarket] = []
-        for series in chosen:
-            found += await self._read(series, since, now + 2 * _DAY_MS, _DAY_PAGE)
+        for one in chosen:
+            found += await self._read(one, since, now + 2 * _DAY_MS, _DAY_PAGE)
         states: list[Market] = [market.at(now) for market in sorted(found, key=lambda one: (one.open_ms, one.ticker))]
         return [market for market in states if status is None or market.status is status]
+
+    async def _list_series(self, ticker: str, status: MarketStatus | None) -> list[Market]:
+        row = await self._catalogue.series(ticker)
+        now = await self._catalogue.now_ms()
+        since = now if status in (MarketStatus.UPCOMING, MarketStatus.OPEN) else now - _DAY_MS
+        found = await self._catalogue.listed(row, since, None, _DAY_PAGE)
+        states: list[Market] = [market.at(now) for market in sorted(found, key=lambda one: (one.close_ms, one.ticker))]
+        return [market for market in states if status is None or market.status is status]
+
+    async def list_series(self, category: str = "Crypto") -> list[SeriesRow]:
+        """Every series of a category of Kalshi's ("Crypto", "Climate and Weather", "Sports", ...), for
+        `list_markets(series=...)`."""
+        return await self._catalogue.all_series(category)
 
     async def list_assets(self, interval: str = INTERVAL) -> list[str]:
         """The assets that have a 15-minute up/down series, whether or not it has markets now."""

@@ -17,6 +17,7 @@ import msgspec
 
 ORDERBOOK = "orderbook_delta"
 TRADE = "trade"
+TICKER = "ticker"
 LIFECYCLE = "market_lifecycle_v2"
 INDEX = "cfbenchmarks_value"
 
@@ -105,6 +106,9 @@ class Ticker(msgspec.Struct, frozen=True, gc=False):
     yes_bid_size_fp: str = ""
     yes_ask_size_fp: str = ""
     price_dollars: str = ""
+    last_trade_size_fp: str = ""
+    volume_fp: str = ""
+    open_interest_fp: str = ""
     ts_ms: int = 0
 
 
@@ -256,7 +260,7 @@ Frame: TypeAlias = DeltaFrame | SnapshotFrame | Event | Control
 
 CHANNEL_OF: Final[dict[type, str]] = {
     TradeFrame: TRADE,
-    TickerFrame: "ticker",
+    TickerFrame: TICKER,
     LifecycleFrame: LIFECYCLE,
     EventFeeFrame: LIFECYCLE,
     IndexFrame: INDEX,
@@ -308,7 +312,7 @@ def subscribe(command_id: int, channel: str, names: Sequence[str]) -> str:
     chosen = tuple(names) or None
     params = _Params(
         channels=(channel,),
-        market_tickers=chosen if channel in (ORDERBOOK, TRADE) else None,
+        market_tickers=chosen if channel in (ORDERBOOK, TRADE, TICKER) else None,
         index_ids=chosen if channel == INDEX else None,
         use_yes_price=False if channel == ORDERBOOK else None,
     )
@@ -325,3 +329,8 @@ def unsubscribe(command_id: int, sid: int) -> str:
     """End one subscription."""
     return _encode(_Command(command_id, "unsubscribe", _Params(sids=(sid,)))).decode()
 
+
+def update_indices(command_id: int, sid: int, action: str, index_ids: Sequence[str]) -> str:
+    """subscribe_indices or unsubscribe_indices on one index subscription."""
+    params = _Params(sids=(sid,), index_ids=tuple(index_ids), action=action)
+    return _encode(_Command(command_id, "update_subscription", params)).decode()

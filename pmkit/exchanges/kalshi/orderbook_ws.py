@@ -52,12 +52,20 @@ class KalshiSocket(BaseWebSocket[Key]):
         measure: Callable[[], Awaitable[object]],
         is_over: Callable[[str], bool],
         on_gap: Callable[[str, int], object] | None = None,
+        compression: bool = False,
     ) -> None:
         """Raises ConfigError for an address whose path is not the one that is signed."""
         if path_of(url) != SOCKET_PATH:
             raise ConfigError(f"Kalshi's socket address must end in {SOCKET_PATH}, the path that is signed")
         super().__init__(
-            url, clock, name="kalshi", deadline=KALSHI_BOOK, on_gap=on_gap, max_size=_MAX_FRAME_BYTES, pace=20.0
+            url,
+            clock,
+            name="kalshi",
+            deadline=KALSHI_BOOK,
+            on_gap=on_gap,
+            compression=compression,
+            max_size=_MAX_FRAME_BYTES,
+            pace=20.0,
         )
         self.feed = feed
         self.aged = 0

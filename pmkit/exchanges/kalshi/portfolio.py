@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from pmkit.clock import Clock, to_ms
 from pmkit.endpoints import Endpoints, require_safe
-from pmkit.errors import InvalidOrder
+from pmkit.errors import InvalidOrder, MarketNotFound
 from pmkit.exchanges.base import Callback, PublicSide
 from pmkit.exchanges.kalshi.account import Account
 from pmkit.exchanges.kalshi.auth import Signer
@@ -23,7 +23,7 @@ from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 from pmkit.exchanges.kalshi.order_entry import Choices, OrderEntry
 from pmkit.exchanges.kalshi.orders import SelfTrade, account_query
 from pmkit.exchanges.kalshi.resolve import RESOLVE_SECONDS, Resolver
-from pmkit.exchanges.kalshi.rest_messages import StatusAnswer
+from pmkit.exchanges.kalshi.rest_messages import Schedule, StatusAnswer
 from pmkit.exchanges.kalshi.signed_http import SignedSession
 from pmkit.exchanges.kalshi.types import KalshiMarket
 from pmkit.exchanges.kalshi.user_messages import SettlementRow
@@ -53,12 +53,14 @@ class KalshiPortfolio(PublicSide):
         self_trade: SelfTrade = SelfTrade.TAKER_AT_CROSS,
         subaccount: int | None = None,
         resolve_seconds: float = RESOLVE_SECONDS,
+        compression: bool = False,
     ) -> None:
-        """Raises ConfigError for an address to which credentials must not be sent."""
+        """`compression`: the sockets offer permessage-deflate. Raises ConfigError for an address to which credentials
+        must not be sent."""
         for url in (endpoints.kalshi.rest, endpoints.kalshi.ws):
             require_safe(url, "Kalshi")
         handshake = signer.handshake()
-        super().__init__(data or KalshiMarketData(endpoints, clock, signer=handshake))
+        super().__init__(data or KalshiMarketData(endpoints, clock, signer=handshake, compression=compression))
         self.clock = clock
         public: KalshiMarketData = self.data
         query = account_query(subaccount)
@@ -83,6 +85,7 @@ class KalshiPortfolio(PublicSide):
             self._resolver,
             public.catalogue,
             subaccount,
+            compression,
         )
         self._entry = OrderEntry(
             self._session,
@@ -156,10 +159,20 @@ class KalshiPortfolio(PublicSide):
         return await self._resolver.resolve(intent)
 
     async def get_order_status(self, order_id: str) -> OrderStatus:
-        return await self._account.status(order_id)
+        """One own order, archived ones too. Raises MarketNotFound."""
+        try:
+            return await self._account.status(order_id)
+        except MarketNotFound:
+            return await self._account.archived_status(order_id)
 
     async def get_open_orders(self, market: Market | None = None) -> list[OrderStatus]:
         return await self._account.open_orders(None if market is None else market.market_id)
+
+    async def get_orders(self, market: Market | None = None, since: datetime | None = None) -> list[OrderStatus]:
+        """Every order of the account, open and over, oldest first, which tells a new process what its predecessor did.
+        Kalshi archives finished ones after two weeks."""
+        ticker = None if market is None else market.market_id
+        return await self._account.orders(ticker, None if since is None else to_ms(since))
 
     async def get_positions(self) -> list[Position]:
         """Positions of unsettled markets; a net NO position is one of NO. Fills of the last seconds are in it also
@@ -169,6 +182,10 @@ class KalshiPortfolio(PublicSide):
     async def get_balance(self, market: Market | None = None) -> Decimal:
         """Dollars of cash: of all shards together, or, with a market, on its shard: what an order can spend."""
         return await self._account.balance(None if market is None else self._newest(market).exchange_index)
+
+    async def get_balances(self) -> dict[int, Decimal]:
+        """Dollars of cash by shard (2 is crypto). Money is not moved between shards by pmkit."""
+        return await self._account.balances()
 
     async def get_trade_history(self, since: datetime | None = None, limit: int | None = None) -> list[Trade]:
         """See `BaseExchange`. With no `since`, or one before Kalshi's historical cut-off, the archive is read too."""
@@ -182,9 +199,17 @@ class KalshiPortfolio(PublicSide):
         """Contracts ahead of a resting order; 0 is first."""
         return await self._account.queue_position(order_id)
 
+    async def queue_positions(self, market: Market) -> dict[str, Decimal]:
+        """Contracts ahead of each resting order of a market, by order id; one call."""
+        return await self._account.queue_positions(market.market_id)
+
     async def exchange_status(self) -> StatusAnswer:
         """Whether the exchange is up and trading, also per shard."""
-        return await self.data.catalogue.status()
+        return await self.data.exchange_status()
+
+    async def exchange_schedule(self) -> Schedule:
+        """Trading hours and maintenance windows."""
+        return await self.data.exchange_schedule()
 
     def budget(self) -> Budget:
         """Orders and cancels that the rate limits leave now; a fifth of the tokens is kept for cancels."""

@@ -136,6 +136,14 @@ class TradesPage(msgspec.Struct, frozen=True):
     cursor: str | None = None
 
 
+class CutoffAnswer(msgspec.Struct, frozen=True):
+    """GET /historical/cutoff: what is older is archived."""
+
+    market_settled_ts: str
+    trades_created_ts: str
+    orders_updated_ts: str
+
+
 class ShardStatus(msgspec.Struct, frozen=True):
     exchange_index: int
     exchange_active: bool = True

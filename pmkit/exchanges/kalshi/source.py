@@ -12,17 +12,20 @@ from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from pmkit.clock import Clock
-from pmkit.errors import PmkitError, VenueUnavailable
+from pmkit.errors import ConfigError, PmkitError, VenueUnavailable
 from pmkit.exchanges.kalshi.book_feed import BookFeed
 from pmkit.exchanges.kalshi.catalogue import Catalogue
 from pmkit.exchanges.kalshi.market_watch import MarketWatch
 from pmkit.exchanges.kalshi.messages import (
     LIFECYCLE,
     ORDERBOOK,
+    TICKER,
     TRADE,
     Event,
     EventFeeFrame,
     LifecycleFrame,
+    Ticker,
+    TickerFrame,
     TradeFrame,
 )
 from pmkit.exchanges.kalshi.rest_poll import TICKERS_PER_CALL, BookPoll, TradePoll, read_depths
@@ -59,6 +62,8 @@ class Source:
         watch: MarketWatch,
         signer: HandshakeSigner | None,
         publish: Callable[[PublicTrade], object],
+        publish_ticker: Callable[[Ticker, int], object],
+        compression: bool,
     ) -> None:
         self.socket: KalshiSocket | None = None
         self.trades = Trades(session, clock, venue_clock, publish)
@@ -70,6 +75,8 @@ class Source:
         self._catalogue = catalogue
         self._watch = watch
         self._signer = signer
+        self._publish_ticker = publish_ticker
+        self._compression = compression
         self._books = BookPoll(session, clock, venue_clock, feed)
         self._trade_poll = TradePoll(clock, self.trades)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -122,6 +129,18 @@ class Source:
             await socket.want([_NEWS])
             await self._until(lambda: socket.subscriptions.has(_NEWS), [_NEWS], "market news")
 
+    async def want_tickers(self, tickers: Sequence[str]) -> None:
+        """Top of book and last price of these markets. Raises ConfigError without a key: REST has no such stream."""
+        if self._signer is None:
+            raise ConfigError(
+                "Kalshi's ticker channel comes from the signed socket only: give a key (KALSHI_API_KEY_ID), or read "
+                "the books"
+            )
+        keys = [(TICKER, ticker) for ticker in tickers]
+        socket = await self._open(self._signer)
+        await socket.want(keys)
+        await self._until(lambda: all(socket.subscriptions.has(key) for key in keys), keys, "ticker")
+
     async def drop_books(self, tickers: Iterable[str]) -> None:
         """No longer wanted."""
         names = list(tickers)
@@ -135,6 +154,10 @@ class Source:
         for ticker in names:
             self.trades.forget(ticker)
         await self._unwant([(TRADE, ticker) for ticker in names])
+
+    async def drop_tickers(self, tickers: Iterable[str]) -> None:
+        """No longer wanted."""
+        await self._unwant([(TICKER, ticker) for ticker in tickers])
 
     async def drop_news(self) -> None:
         """No longer wanted."""
@@ -158,6 +181,7 @@ class Source:
                 measure=self._catalogue.measure,
                 is_over=self._is_over,
                 on_gap=self._on_gap,
+                compression=self._compression,
             )
             try:
                 await self._catalogue.now_ms()  # the handshake is stamped with the venue's time
@@ -188,6 +212,8 @@ class Source:
     def _on_event(self, frame: Event, received_ns: int) -> None:
         if isinstance(frame, TradeFrame):
             self.trades.on_print(frame.msg, received_ns)
+        elif isinstance(frame, TickerFrame):
+            self._publish_ticker(frame.msg, received_ns)
         elif isinstance(frame, LifecycleFrame | EventFeeFrame):
             self._watch.on_event(frame)
 

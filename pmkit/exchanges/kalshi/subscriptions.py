@@ -20,6 +20,7 @@ from pmkit.exchanges.kalshi.messages import (
     ENDED_CODES,
     FINAL_CODES,
     ORDERBOOK,
+    TICKER,
     TRADE,
     UNKNOWN_SID,
     Control,
@@ -47,7 +48,7 @@ HARMLESS: Final = frozenset({"tick size changed", "price off the grid"})
 """Reasons for a new snapshot that are no fault of the connection."""
 _SNAPSHOT: Final = "get_snapshot"
 _ASKED, _RESUBSCRIBED = 1, 2
-_FILTERED = (ORDERBOOK, TRADE)
+_FILTERED = (ORDERBOOK, TRADE, TICKER)
 _LOG = logging.getLogger("pmkit.kalshi")
 
 

@@ -11,10 +11,10 @@ import msgspec
 
 from pmkit.exchanges.kalshi.fees import NO_FEE, fee_rule
 from pmkit.exchanges.kalshi.grid import GridError, grid_of
-from pmkit.exchanges.kalshi.messages import Lifecycle, TradePrint
+from pmkit.exchanges.kalshi.messages import Lifecycle, Ticker, TradePrint
 from pmkit.exchanges.kalshi.rest_messages import MarketRow, SeriesRow, TradeRow
 from pmkit.exchanges.market import FeeRule, Market
-from pmkit.exchanges.types import MarketStatus, PublicTrade, Side
+from pmkit.exchanges.types import MarketStatus, PublicTrade, ReferencePrice, Side
 
 VENUE: Final = "kalshi"
 YES, NO = "YES", "NO"
@@ -63,6 +63,31 @@ class KalshiMarket(Market, frozen=True, kw_only=True):
         if status is self.status and payouts == self.payouts:
             return self
         return msgspec.structs.replace(self, status=status, payouts=payouts)
+
+
+class KalshiReference(ReferencePrice, frozen=True, kw_only=True):
+    """`average` is the mean of the last 60 s, at any time. `settlement` is what the running window would settle on, of
+    `settlement_ticks` of its 60 ticks: only in its last minute, None before; at the close it is the whole, unrounded.
+    """
+
+    settlement: Decimal | None = None
+    settlement_ticks: int = 0
+
+
+class KalshiTicker(msgspec.Struct, frozen=True, kw_only=True):
+    """Top of book and last price of a market in YES dollars, contracts; None: there is no quote, or none was given."""
+
+    market_id: str
+    bid: Decimal | None
+    ask: Decimal | None
+    bid_size: Decimal | None
+    ask_size: Decimal | None
+    last: Decimal | None
+    last_size: Decimal | None
+    volume: Decimal | None
+    open_interest: Decimal | None
+    venue_ms: int
+    received_ns: int
 
 
 def is_ticker(text: str) -> bool:
@@ -274,6 +299,30 @@ def parse_trade(row: TradeRow | TradePrint, received_ns: int) -> PublicTrade:
     )
 
 
+def parse_ticker(row: Ticker, received_ns: int) -> KalshiTicker:
+    """A frame of the ticker channel. A bid of 0 and an ask of 1 stand for an empty side. Raises RowError."""
+    bid, ask = _some(row.yes_bid_dollars), _some(row.yes_ask_dollars)
+    if (bid is not None and not 0 <= bid <= 1) or (ask is not None and not 0 <= ask <= 1):
+        raise RowError(f"a ticker of {bid} to {ask} dollars is none")
+    return KalshiTicker(
+        market_id=row.market_ticker,
+        bid=bid or None,
+        ask=None if ask == 1 else ask,
+        bid_size=_some(row.yes_bid_size_fp) if bid else None,
+        ask_size=_some(row.yes_ask_size_fp) if ask != 1 else None,
+        last=_some(row.price_dollars) or None,
+        last_size=_some(row.last_trade_size_fp) or None,
+        volume=_some(row.volume_fp),
+        open_interest=_some(row.open_interest_fp),
+        venue_ms=row.ts_ms,
+        received_ns=received_ns,
+    )
+
+
+def _some(text: str) -> Decimal | None:
+    return _number(text) if text else None
+
+
 def _old_stamp(stamp: int | float | str | None) -> int:
     if isinstance(stamp, str):
         return time_ms(stamp, "ts of a trade")
@@ -286,5 +335,5 @@ def _number(text: str) -> Decimal:
     except ArithmeticError:
         value = Decimal("NaN")
     if not value.is_finite():
-        raise RowError(f"{ascii(text)[:30]} in a trade is no number")
+        raise RowError(f"{ascii(text)[:30]} is no number")
     return value

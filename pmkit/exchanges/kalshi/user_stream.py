@@ -52,6 +52,7 @@ class UserStream:
         resolver: Resolver,
         catalogue: Catalogue,
         subaccount: int | None,
+        compression: bool = False,
     ) -> None:
         self.back_filled = 0
         self.failures = 0
@@ -78,6 +79,7 @@ class UserStream:
             on_live=self._on_live,
             on_missed=self._on_missed,
             measure=catalogue.measure,
+            compression=compression,
         )
 
     async def start(self) -> None:

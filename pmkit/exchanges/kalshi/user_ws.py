@@ -71,8 +71,17 @@ class UserSocket(BaseWebSocket[str]):
         on_live: Callable[[], object],
         on_missed: Callable[[str], object],
         measure: Callable[[], Awaitable[object]],
+        compression: bool = False,
     ) -> None:
-        super().__init__(url, clock, name="kalshi user", deadline=KALSHI_USER, max_size=64 * 2**20, pace=20.0)
+        super().__init__(
+            url,
+            clock,
+            name="kalshi user",
+            deadline=KALSHI_USER,
+            compression=compression,
+            max_size=64 * 2**20,
+            pace=20.0,
+        )
         self.missed = 0
         self.deaf = 0
         self.refused = ""
