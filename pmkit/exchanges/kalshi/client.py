@@ -116,7 +116,10 @@ class KalshiExchange(KalshiPortfolio):
 
     async def _market_of(self, market_id: str) -> KalshiMarket:
         known = self.data.catalogue.markets.get(market_id)
-        return known if known is not None else await self.data.get_market(market_id)
+        if known is not None:
+            return known
+        await self.data.catalogue.now_ms()
+        return await self.data.catalogue.market(market_id)  # what is archived takes no orders
 
     async def place_orders(self, orders: Sequence[Order]) -> list[LegResult]:
         """See `BaseExchange`. Goes out in batches, as large as the write budget takes at once."""

@@ -53,7 +53,22 @@ class MarketRest:
             "/markets/orderbooks": self._orderbooks,
             "/markets/{ticker}": self._market,
             "/markets/{ticker}/orderbook": self._orderbook,
+            # Nothing here grows old enough for the archive.
+            "/historical/markets/{ticker}": self._no_market,
+            "/historical/markets/{ticker}/candlesticks": self._no_market,
+            "/historical/markets": self._empty("markets"),
+            "/historical/trades": self._empty("trades"),
         }
+
+    @staticmethod
+    def _empty(name: str) -> Callable[[web.Request], Awaitable[object]]:
+        async def answer(request: web.Request) -> object:
+            return {name: [], "cursor": ""}
+
+        return answer
+
+    async def _no_market(self, request: web.Request) -> object:
+        raise refuse(404, "not_found", f"no archived market {request.match_info['ticker'][:80]}")
 
     # -- markets
 

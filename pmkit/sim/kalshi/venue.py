@@ -96,10 +96,10 @@ class KalshiVenue(Venue):
         self.portfolio = PortfolioRest(self, self.exchange)
         self.server = self.add_server("kalshi", port, error_body=error_body)
         self._add_account_routes()
-        for path in _NOT_BUILT:
-            self.server.get(ROOT + path, self._public(self._not_built))
         for path, handler in (self.markets.routes() | CatalogRest(self).routes()).items():
             self.server.get(ROOT + path, self._public(handler))
+        for path in _NOT_BUILT:
+            self.server.get(ROOT + path, self._public(self._not_built))
         self.server.get(f"{ROOT}/historical/cutoff", self._public(self.portfolio.cutoff))
         self.server.get(f"{ROOT}/account/endpoint_costs", self._public(self._endpoint_costs))
         self.server.get(f"{ROOT}/exchange/user_data_timestamp", self._public(self.portfolio.user_data_timestamp))
