@@ -182,7 +182,7 @@ async def test_uw_06_a_deaf_stream_is_noticed_by_a_look_over_rest(monkeypatch: p
     async with desk() as one:
         await one.exchange.keep_warm()
         await asyncio.sleep(0.3)
-        one.venue.user_feed.silence(2.0)
+        one.venue.user_feed.silence(600.0)
         async with desk_again(one) as other:
             await other.place_limit_order(one.market, "YES", Side.BUY, "0.99", 1)
         await eventually(lambda: one.exchange.stream.socket.deaf == 1)
