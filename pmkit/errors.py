@@ -155,3 +155,22 @@ class CancelUnknown(PmkitError):
         self.order_id = order_id
         self.reason = reason
         super().__init__(f"the outcome of cancelling {order_id} is unknown ({reason}): the cancel may be repeated")
+
+
+class RedeemRefused(PmkitError):
+    """A redeem that was not sent, or that the relayer proved not to have taken: nothing was redeemed, nothing is on its
+    way. `code` is stable and short (`no_gas`, `would_revert`, `wallet`, `relayer`, `relayer_busy`, `quota`, `blocked`).
+    """
+
+    def __init__(self, code: str, reason: str) -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(f"nothing was redeemed ({code}): {reason}")
+
+
+class NotYetRedeemable(RedeemRefused):
+    """The chain has no result of the market yet, whatever the venue's pages say. `retry_after`: seconds to wait."""
+
+    def __init__(self, reason: str, retry_after: float) -> None:
+        self.retry_after = retry_after
+        super().__init__("not_yet", reason)

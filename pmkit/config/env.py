@@ -300,11 +300,11 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
         with suppress(ConfigError):
             found.append(read_pem(settings.kalshi_private_key_path, "KALSHI_PRIVATE_KEY_PATH").reveal())
     if settings.polygon_rpc_url is not None:
-        found += _secrets_in_url(settings.polygon_rpc_url.reveal())
+        found += secrets_in_url(settings.polygon_rpc_url.reveal())
     return tuple(dict.fromkeys(found))
 
 
-def _secrets_in_url(url: str) -> list[str]:
+def secrets_in_url(url: str) -> list[str]:
     parts = urlsplit(url)
     found = [part for part in (parts.username, parts.password) if part]
     found += [part for part in unquote(parts.path).split("/") if len(part) >= _MIN_URL_SECRET_CHARS]

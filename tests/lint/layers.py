@@ -44,6 +44,7 @@ _WIRE = """
     exchanges.polymarket.resolution
     exchanges.polymarket.contracts exchanges.polymarket.calldata exchanges.polymarket.wallet_actions
     exchanges.polymarket.relayer_messages exchanges.polymarket.transactions
+    exchanges.polymarket.redeem_types exchanges.polymarket.redeem_verdict exchanges.polymarket.position_ids
     exchanges.kalshi exchanges.kalshi.messages exchanges.kalshi.types exchanges.kalshi.orders
     exchanges.kalshi.auth exchanges.kalshi.fees exchanges.kalshi.refusals
     exchanges.kalshi.book_feed exchanges.kalshi.book_pair exchanges.kalshi.grid exchanges.kalshi.rest_messages
@@ -64,6 +65,8 @@ _CLIENTS = """
     exchanges.polymarket.order_entry exchanges.polymarket.cancels exchanges.polymarket.account_stream
     exchanges.polymarket.account exchanges.polymarket.heartbeat exchanges.polymarket.history
     exchanges.polymarket.order_intent
+    exchanges.polymarket.chain exchanges.polymarket.transaction_sender exchanges.polymarket.relayer
+    exchanges.polymarket.redeem_plan
     exchanges.kalshi.market_data exchanges.kalshi.orderbook_ws exchanges.kalshi.reference_ws
     exchanges.kalshi.market_finder exchanges.kalshi.client exchanges.kalshi.user_ws
     exchanges.kalshi.catalogue exchanges.kalshi.market_watch exchanges.kalshi.rest_poll exchanges.kalshi.source

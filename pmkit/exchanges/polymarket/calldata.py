@@ -204,3 +204,14 @@ def exec_transaction(safe: str, call: Call, operation: int, signatures: bytes) -
 
 def safe_nonce(safe: str) -> Call:
     return Call(safe, selector("nonce()"))
+
+
+# -- answers ----------------------------------------------------------------------------------------------------------
+
+
+def number_list(data: bytes) -> list[int]:
+    """An answer that is one array of numbers. Raises ValueError where it is none."""
+    words = [int.from_bytes(data[place : place + 32]) for place in range(0, len(data), 32)]
+    if len(data) % 32 or len(words) < 2 or words[0] != 32 or words[1] != len(words) - 2:
+        raise ValueError(f"{len(data)} bytes are no array of numbers")
+    return words[2:]

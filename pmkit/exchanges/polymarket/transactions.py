@@ -51,6 +51,24 @@ class Transaction(msgspec.Struct, frozen=True):
         return f"<Transaction {self.hash} nonce {self.nonce}>"
 
 
+class Log(msgspec.Struct, frozen=True):
+    """One event: address lower case, topics and data as bytes."""
+
+    address: str
+    topics: tuple[bytes, ...]
+    data: bytes
+
+
+class Receipt(msgspec.Struct, frozen=True):
+    """A mined transaction. `gas_cost` is in wei of POL."""
+
+    hash: str
+    ok: bool
+    block: int
+    gas_cost: int
+    logs: tuple[Log, ...]
+
+
 def sign_transaction(
     signer: Signer, call: Call, *, nonce: int, gas: int, fees: Fees, chain_id: int = POLYGON
 ) -> Transaction:
