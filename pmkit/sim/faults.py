@@ -87,6 +87,10 @@ class Faults:
         raw = body.encode() if isinstance(body, str) else body
         self._statuses.append(_Status(re.compile(path_pattern), status, raw, times, dict(headers or {})))
 
+    def forget(self, path_pattern: str) -> None:
+        """Take back what `http_status` was told with that expression."""
+        self._statuses = [rule for rule in self._statuses if rule.pattern.pattern != path_pattern]
+
     def garbage(self, frame: str | bytes) -> int:
         """Send a text frame as it is to every socket. Returns to how many."""
         for session in list(self.sessions):

@@ -240,6 +240,8 @@ class Link(Generic[K]):
         try:
             async with self._clock.io_timeout(CONFIRM_SECONDS):
                 return await self._socket._confirm_silence()
+        except TimeoutError:
+            return False  # nobody confirmed it: the loss that follows says so
         except Exception as error:
             self._reports.failed("_confirm_silence", error)
             return False

@@ -1,0 +1,493 @@
+"""The fault script: a seeded list of (seconds, fault, parameters) over the switches of the venues and the proxies.
+
+    script = draw_script(seed, seconds=600)
+    async with FaultScript(script, venues, proxies) as faults: ...   # runs beside the bot
+
+One seed is one list; `text` and `read_script` make it a file and back. A fault that lasts is undone by itself, within
+the length of the script. Times are wall seconds; in virtual time and at clock factor 1 they are market seconds too.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Self
+
+import msgspec
+
+from pmkit.clock import Clock, Entropy
+from pmkit.errors import ConfigError
+from pmkit.sim.proxy import Proxies
+from pmkit.sim.venues import LocalVenues
+
+VENUES = ("polymarket", "kalshi", "binance")
+HTML = "<html><body><h1>Bad gateway</h1></body></html>"
+
+Parameters = dict[str, float | int | str]
+
+
+class Step(msgspec.Struct, frozen=True, array_like=True):
+    """One fault: `at` seconds after the start of the script."""
+
+    at: float
+    fault: str
+    parameters: Parameters = {}
+
+
+def text(steps: Iterable[Step]) -> str:
+    """One line of JSON per step."""
+    return "".join(msgspec.json.encode(step).decode() + "\n" for step in steps)
+
+
+def read_script(lines: str) -> list[Step]:
+    """The inverse of `text`. Raises ConfigError for anything else."""
+    try:
+        return [msgspec.json.decode(line, type=Step) for line in lines.splitlines() if line.strip()]
+    except msgspec.ValidationError as error:
+        raise ConfigError(f"this is no fault script: {error}") from error
+
+
+class Stage(msgspec.Struct):
+    """What faults act on. `step_clock`, where given, moves the bot's date by that many seconds."""
+
+    venues: LocalVenues
+    proxies: Proxies | None
+    clock: Clock
+    step_clock: Callable[[float], object] | None = None
+
+    async def wait(self, parameters: Parameters) -> None:
+        """As long as the fault lasts."""
+        await self.clock.io_sleep(float(parameters["seconds"]))
+
+
+Apply = Callable[[Stage, Parameters], Awaitable[None] | None]
+Draw = Callable[[Entropy], Parameters]
+
+
+class Kind(msgspec.Struct, frozen=True):
+    """A fault: which venue, how its parameters are drawn, what it does. `weight` is how often it comes."""
+
+    name: str
+    venue: str
+    draw: Draw
+    apply: Apply
+    weight: int = 2
+
+
+KINDS: dict[str, Kind] = {}
+
+
+def _fault(venue: str, draw: Draw = lambda entropy: {}, weight: int = 2) -> Callable[[Apply], Apply]:
+    def register(apply: Apply) -> Apply:
+        name = getattr(apply, "__name__").strip("_")  # noqa: B009
+        KINDS[name] = Kind(name, venue, draw, apply, weight)
+        return apply
+
+    return register
+
+
+def _seconds(low: float, high: float) -> Draw:
+    return lambda entropy: {"seconds": round(entropy.uniform(low, high), 2)}
+
+
+def _times(low: int = 1, high: int = 3) -> Draw:
+    return lambda entropy: {"times": entropy.randint(low, high)}
+
+
+def _which(name: str, values: Sequence[int | str], more: Draw = lambda entropy: {}) -> Draw:
+    return lambda entropy: {name: entropy.choice(values), **more(entropy)}
+
+
+# ---- all venues: sockets and answers
+
+
+def _all_venues() -> None:
+    for venue in VENUES:
+        short = {"polymarket": "pm", "kalshi": "kalshi", "binance": "binance"}[venue]
+
+        def drop(stage: Stage, given: Parameters, venue: str = venue) -> None:
+            getattr(stage.venues, venue).faults.drop_connections()
+
+        async def silence(stage: Stage, given: Parameters, venue: str = venue) -> None:
+            # What a silent venue does not say never comes: no feed without sequence numbers could know that it missed
+            # something, so the silence ends as real ones do, with the connection.
+            faults = getattr(stage.venues, venue).faults
+            faults.silence(float(given["seconds"]) * stage.clock.factor + 1.0)
+            await stage.wait(given)
+            faults.drop_connections()
+
+        async def delay(stage: Stage, given: Parameters, venue: str = venue) -> None:
+            faults = getattr(stage.venues, venue).faults
+            faults.delay(float(given["by"]))
+            await stage.wait(given)
+            faults.delay(0.0)
+
+        def handshake(stage: Stage, given: Parameters, venue: str = venue) -> None:
+            faults = getattr(stage.venues, venue).faults
+            faults.reject_handshake(int(given["status"]), int(given["times"]))
+            faults.drop_connections()
+
+        def garbage(stage: Stage, given: Parameters, venue: str = venue) -> None:
+            getattr(stage.venues, venue).faults.garbage(str(given["frame"]))
+
+        def errors(stage: Stage, given: Parameters, venue: str = venue) -> None:
+            body = "" if given["body"] == "empty" else HTML
+            getattr(stage.venues, venue).faults.http_status(
+                "^GET ", int(given["status"]), body, times=int(given["times"])
+            )
+
+        frames = ("not json", "{", "[]", '{"event_type":"never_heard_of"}', '{"type":"never_heard_of","msg":{}}', "NaN")
+        rows: tuple[tuple[str, Apply, Draw, int], ...] = (
+            ("drop", drop, lambda entropy: {}, 4),
+            ("silence", silence, _seconds(2, 45), 2),
+            ("delay", delay, lambda entropy: {"by": round(entropy.uniform(0.1, 12), 2), **_seconds(1, 20)(entropy)}, 2),
+            ("handshake", handshake, _which("status", (429, 500, 503), _times()), 2),
+            ("garbage", garbage, _which("frame", frames), 2),
+            (
+                "errors",
+                errors,
+                _which("status", (500, 502, 503, 504, 520), _which("body", ("html", "empty"), _times())),
+                3,
+            ),
+        )
+        for name, apply, draw, weight in rows:
+            KINDS[f"{short}_{name}"] = Kind(f"{short}_{name}", venue, draw, apply, weight)
+
+
+_all_venues()
+
+
+# ---- Polymarket
+
+
+def _pm_armed(name: str, weight: int) -> None:
+    def apply(stage: Stage, given: Parameters) -> None:
+        stage.venues.polymarket.faults.arm(name, int(given["times"]))
+
+    KINDS[f"pm_{name}"] = Kind(f"pm_{name}", "polymarket", _times(), apply, weight)
+
+
+for _name, _weight in {
+    "answer_lost": 5, "request_lost": 4, "answer_500": 4, "trade_failed": 3, "trade_retried": 2, "duplicate_event": 4,
+    "long_delay": 2, "killed_in_delay": 2,
+}.items():  # fmt: skip
+    _pm_armed(_name, _weight)
+
+
+@_fault("polymarket", lambda entropy: {"late": round(entropy.uniform(1, 14), 2), **_times()(entropy)}, 4)
+def pm_answer_late(stage: Stage, given: Parameters) -> None:
+    stage.venues.polymarket.answers.late_seconds = float(given["late"])
+    stage.venues.polymarket.faults.arm("answer_late", int(given["times"]))
+
+
+@_fault("polymarket", _seconds(5, 60), 3)
+async def pm_user_silence(stage: Stage, given: Parameters) -> None:
+    """Own orders and fills are not told, then the connections end: what was missed can only be read."""
+    stage.venues.polymarket.user.silence(float(given["seconds"]) * stage.clock.factor + 1.0)
+    await stage.wait(given)
+    stage.venues.polymarket.faults.drop_connections()
+
+
+@_fault("polymarket", lambda entropy: {"down": entropy.randint(5, 60), "post_only": entropy.randint(5, 40)})
+def pm_restart(stage: Stage, given: Parameters) -> None:
+    stage.venues.polymarket.modes.restart(float(given["down"]), float(given["post_only"]))
+
+
+@_fault("polymarket", _seconds(5, 40))
+async def pm_gamma_cache(stage: Stage, given: Parameters) -> None:
+    stage.venues.polymarket.gamma_cache_seconds = float(given["seconds"])
+    await stage.wait(given)
+    stage.venues.polymarket.gamma_cache_seconds = 0.0
+
+
+@_fault("polymarket", _seconds(5, 90))
+async def pm_gamma_down(stage: Stage, given: Parameters) -> None:
+    faults = stage.venues.polymarket.faults
+    faults.http_status("^GET /(events|markets|series)", 503, HTML, times=None)
+    await stage.wait(given)
+    faults.forget("^GET /(events|markets|series)")
+
+
+@_fault("polymarket", lambda entropy: {"hidden": round(entropy.uniform(0.5, 8), 2), **_seconds(5, 60)(entropy)})
+async def pm_orders_hidden(stage: Stage, given: Parameters) -> None:
+    """An order that was just accepted cannot be read yet."""
+    stage.venues.polymarket.reads.hydration_seconds = float(given["hidden"])
+    await stage.wait(given)
+    stage.venues.polymarket.reads.hydration_seconds = 0.0
+
+
+# ---- Kalshi
+
+
+def _kalshi_armed(name: str, weight: int) -> None:
+    def apply(stage: Stage, given: Parameters) -> None:
+        stage.venues.kalshi.faults.arm(name, int(given["times"]))
+
+    KINDS[f"kalshi_{name}"] = Kind(f"kalshi_{name}", "kalshi", _times(), apply, weight)
+
+
+for _name, _weight in {
+    "lose_request": 4, "lose_answer": 5, "error_before": 3, "error_after": 4, "skip_delta": 4, "duplicate_frame": 3,
+    "duplicate_fill": 4, "timestamp_expired": 2,
+}.items():  # fmt: skip
+    _kalshi_armed(_name, _weight)
+
+
+@_fault("kalshi", lambda entropy: {"late": round(entropy.uniform(1, 14), 2), **_times()(entropy)}, 4)
+def kalshi_answer_late(stage: Stage, given: Parameters) -> None:
+    stage.venues.kalshi.mishaps.delay = float(given["late"])
+    stage.venues.kalshi.faults.arm("delay_answer", int(given["times"]))
+
+
+@_fault("kalshi", _seconds(5, 60), 3)
+async def kalshi_user_silence(stage: Stage, given: Parameters) -> None:
+    """As on Polymarket."""
+    stage.venues.kalshi.user_feed.silence(float(given["seconds"]) * stage.clock.factor + 1.0)
+    await stage.wait(given)
+    stage.venues.kalshi.faults.drop_connections()
+
+
+@_fault("kalshi")
+def kalshi_overflow(stage: Stage, given: Parameters) -> None:
+    stage.venues.kalshi.overflow()
+
+
+@_fault("kalshi", _seconds(3, 40), 1)
+async def kalshi_pause(stage: Stage, given: Parameters) -> None:
+    stage.venues.kalshi.pause()
+    await stage.wait(given)
+    stage.venues.kalshi.pause(False)
+
+
+@_fault("kalshi", lambda entropy: {"late": entropy.randint(200, 5000), **_seconds(5, 60)(entropy)})
+async def kalshi_portfolio_late(stage: Stage, given: Parameters) -> None:
+    stage.venues.kalshi.portfolio.lag_ms = int(given["late"])
+    await stage.wait(given)
+    stage.venues.kalshi.portfolio.lag_ms = 0
+
+
+@_fault("kalshi", lambda entropy: {"late": entropy.randint(1000, 15000), **_seconds(5, 60)(entropy)})
+async def kalshi_lists_late(stage: Stage, given: Parameters) -> None:
+    stage.venues.kalshi.markets.lag_ms = int(given["late"])
+    await stage.wait(given)
+    stage.venues.kalshi.markets.lag_ms = 0
+
+
+# ---- Binance
+
+
+@_fault("binance", _which("status", (418, 429, 503), lambda entropy: {"retry_after": entropy.randint(1, 20)}))
+def binance_refuse(stage: Stage, given: Parameters) -> None:
+    stage.venues.binance.faults.refuse(int(given["status"]), retry_after=int(given["retry_after"]))
+
+
+@_fault("binance", lambda entropy: {"after": entropy.randint(0, 2000), **_times()(entropy)})
+def binance_tear(stage: Stage, given: Parameters) -> None:
+    stage.venues.binance.faults.tear(int(given["after"]), times=int(given["times"]))
+
+
+@_fault("binance")
+def binance_shutdown(stage: Stage, given: Parameters) -> None:
+    stage.venues.binance.server_shutdown()
+
+
+# ---- the line
+
+
+def _line(weight: int, draw: Draw, apply: Callable[[Stage, Parameters, str], Awaitable[None] | None]) -> None:
+    for venue in VENUES:
+
+        def on(stage: Stage, given: Parameters, venue: str = venue) -> Awaitable[None] | None:
+            return None if stage.proxies is None else apply(stage, given, venue)
+
+        name = f"line_{getattr(apply, '__name__').strip('_')}_{venue}"  # noqa: B009
+        KINDS[name] = Kind(name, "line", draw, on, weight if venue != "binance" else 1)
+
+
+def _cut(stage: Stage, given: Parameters, venue: str) -> None:
+    assert stage.proxies is not None
+    for proxy in stage.proxies.of(venue):
+        proxy.cut(reset=bool(given["reset"]))
+
+
+def _reset_after(stage: Stage, given: Parameters, venue: str) -> None:
+    assert stage.proxies is not None
+    for proxy in stage.proxies.of(venue):
+        proxy.cut(reset=True)
+        proxy.reset_after(int(given["bytes"]), int(given["times"]))
+
+
+async def _hole(stage: Stage, given: Parameters, venue: str) -> None:
+    assert stage.proxies is not None
+    for proxy in stage.proxies.of(venue):
+        proxy.black_hole = True
+    await stage.wait(given)
+    for proxy in stage.proxies.of(venue):
+        proxy.black_hole = False
+        if given["then"] == "cut":
+            proxy.cut(reset=True)
+
+
+async def _refused(stage: Stage, given: Parameters, venue: str) -> None:
+    assert stage.proxies is not None
+    proxies = stage.proxies.of(venue)
+    for proxy in proxies:
+        await proxy.refuse(True)
+        proxy.cut(reset=True)
+    try:
+        await stage.wait(given)
+    finally:
+        for proxy in proxies:
+            await proxy.refuse(False)
+
+
+async def _slow(stage: Stage, given: Parameters, venue: str) -> None:
+    assert stage.proxies is not None
+    proxies = stage.proxies.of(venue)
+    for proxy in proxies:
+        proxy.latency, proxy.jitter = float(given["latency"]), float(given["jitter"])
+        proxy.slice_bytes = int(given["slice"])
+        proxy.slow_close = float(given["slow_close"])
+    await stage.wait(given)
+    for proxy in proxies:
+        proxy.calm()
+
+
+_line(2, _which("reset", (0, 1)), _cut)
+_line(2, lambda entropy: {"bytes": entropy.randint(1, 1500), **_times()(entropy)}, _reset_after)
+_line(2, _which("then", ("cut", "go on"), _seconds(1, 40)), _hole)
+_line(1, _seconds(1, 30), _refused)
+_line(
+    2,
+    lambda entropy: {
+        "latency": round(entropy.uniform(0.01, 0.4), 3),
+        "jitter": round(entropy.uniform(0.0, 0.3), 3),
+        "slice": entropy.choice((0, 0, 1, 7, 100)),
+        "slow_close": round(entropy.uniform(0.0, 3.0), 2),
+        **_seconds(5, 40)(entropy),
+    },
+    _slow,
+)
+
+
+# ---- the clock of the bot
+
+
+@_fault("clock", lambda entropy: {"by": round(entropy.uniform(-3, 3), 2), **_seconds(5, 60)(entropy)})
+async def clock_step(stage: Stage, given: Parameters) -> None:
+    if stage.step_clock is None:
+        return
+    stage.step_clock(float(given["by"]))
+    await stage.wait(given)
+    stage.step_clock(-float(given["by"]))
+
+
+def draw_script(
+    seed: int | str,
+    *,
+    seconds: float,
+    start: float = 5.0,
+    every: float = 20.0,
+    venues: Sequence[str] = (*VENUES, "line", "clock"),
+) -> list[Step]:
+    """The script of a seed: a fault about `every` seconds from `start` until `seconds`, after which all are over."""
+    entropy = Entropy(f"fault script {seed}")
+    weighted = [kind for kind in KINDS.values() if kind.venue in venues for _ in range(kind.weight)]
+    steps: list[Step] = []
+    at = start
+    while True:
+        at += every * entropy.uniform(0.2, 1.8)
+        if at >= seconds - 1.0:
+            return steps
+        kind = entropy.choice(weighted)
+        parameters = kind.draw(entropy)
+        if "seconds" in parameters:
+            parameters["seconds"] = round(min(float(parameters["seconds"]), seconds - at), 2)
+        steps.append(Step(round(at, 2), kind.name, parameters))
+
+
+class FaultScript:
+    """Runs a script: `start`, then `done()` after its last fault is over. `counts` says how often each was begun.
+
+    `finish` undoes everything that is left, so that a calm phase is calm.
+    """
+
+    def __init__(
+        self,
+        steps: Sequence[Step],
+        venues: LocalVenues,
+        proxies: Proxies | None,
+        clock: Clock,
+        step_clock: Callable[[float], object] | None = None,
+    ) -> None:
+        if unknown := sorted({step.fault for step in steps} - set(KINDS)):
+            raise ConfigError(f"there is no fault {', '.join(unknown)}; there are {', '.join(KINDS)}")
+        self.steps = list(steps)
+        self.counts: Counter[str] = Counter()
+        self.now: Step | None = None
+        self._stage = Stage(venues, proxies, clock, step_clock)
+        self._clock = clock
+        self._task: asyncio.Task[None] | None = None
+        self._lasting: dict[asyncio.Future[None], None] = {}
+
+    def start(self) -> None:
+        """Begin; the first fault comes `at` seconds from now."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="fault script")
+
+    async def _run(self) -> None:
+        began = self._clock.io_monotonic()
+        for step in sorted(self.steps, key=lambda step: step.at):
+            wait = began + step.at - self._clock.io_monotonic()
+            if wait > 0:
+                await self._clock.io_sleep(wait)
+            self.now = step
+            self.counts[step.fault] += 1
+            lasting = KINDS[step.fault].apply(self._stage, step.parameters)
+            if lasting is not None:
+                future = asyncio.ensure_future(lasting)
+                self._lasting[future] = None
+        while self._lasting:
+            await asyncio.wait([*self._lasting])
+            for future in [future for future in self._lasting if future.done()]:
+                del self._lasting[future]
+                future.result()
+
+    async def done(self) -> None:
+        """Wait for the end of the last fault. Raises what a fault raised."""
+        if self._task is not None:
+            await self._task
+        self.calm()
+
+    def calm(self) -> None:
+        """Every switch back."""
+        venues = self._stage.venues
+        for venue in venues.venues:
+            venue.faults.clear()
+        venues.polymarket.user.silence(0.0)
+        venues.kalshi.user_feed.silence(0.0)
+        venues.polymarket.modes.restart(0.0, 0.0)
+        venues.polymarket.gamma_cache_seconds = 0.0
+        if venues.kalshi.paused:
+            venues.kalshi.pause(False)
+        if self._stage.proxies is not None:
+            self._stage.proxies.calm()
+
+    async def close(self) -> None:
+        """Stop, wherever it is, and set every switch back."""
+        running: list[asyncio.Future[None]] = [*([self._task] if self._task else []), *self._lasting]
+        for future in running:
+            future.cancel()
+        await asyncio.gather(*running, return_exceptions=True)
+        self._lasting.clear()
+        self.calm()
+
+    async def __aenter__(self) -> Self:
+        self.start()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.close()

@@ -1,0 +1,3 @@
+"""Naive variants."""
+VARIANTS = {}
+def play(variant, seed): ...

@@ -1,0 +1,182 @@
+"""The chaos suite. Examples:
+
+    python -m tests.chaos --virtual 60 --real 4            # seeds 0 ..., those that failed last time first
+    python -m tests.chaos --virtual 1 --first 4711 --log DEBUG
+    python -m tests.chaos --virtual 0 --seeds v17 r3
+    python -m tests.chaos --naive                          # each naive variant must be caught
+
+Prints what was seen in sum. Exits 1 when an invariant was violated, or when a naive variant was not caught. Seeds that
+failed stand in `.chaos/failing.txt` (not in git), their scripts and logs beside it.
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures as futures
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+from tests.chaos import naive
+from tests.chaos.session import Outcome, Scenario, play
+
+KEPT = Path(".chaos")
+FAILING = KEPT / "failing.txt"
+SEED_WALL_SECONDS = {True: 180, False: 240}
+SEEDS_PER_CHILD = 30
+
+
+class _TooLong(BaseException):
+    """A seed that takes far longer than any should."""
+
+
+def _alarm(*_: object) -> None:
+    raise _TooLong("it took longer than any seed should")
+
+
+def one(seed: int, virtual: bool, variant: str, level: str, hours: float) -> dict[str, object]:
+    """In a child: play one seed."""
+    signal.signal(signal.SIGALRM, _alarm)
+    signal.alarm(SEED_WALL_SECONDS[virtual] + round(hours * 600))
+    began = time.process_time()
+    try:
+        scenario = Scenario.of(seed, virtual, hours=hours)
+        if variant:
+            found = naive.play(naive.VARIANTS[variant], seed)
+        else:
+            found = play(scenario, level=level)
+    except _TooLong as error:
+        found = Outcome(seed, virtual, variant, [str(error)])
+    finally:
+        signal.alarm(0)
+    return {**found.as_dict(), "cpu": time.process_time() - began}
+
+
+def _jobs(arguments: argparse.Namespace) -> list[tuple[int, bool]]:
+    named = [(int(name[1:]), name[0] == "v") for name in arguments.seeds]
+    kept = FAILING.read_text().split() if FAILING.exists() and not arguments.seeds else []
+    failed = [(int(name[1:]), name[0] == "v") for name in kept]
+    fresh = [(arguments.first + number, True) for number in range(arguments.virtual)]
+    fresh += [(arguments.first + number, False) for number in range(arguments.real)]
+    if not arguments.virtual:
+        failed = [job for job in failed if not job[1]]
+    if not arguments.real:
+        failed = [job for job in failed if job[1]]
+    return list(dict.fromkeys([*named, *failed, *([] if arguments.seeds else fresh)]))
+
+
+def _name(row: dict[str, object]) -> str:
+    return f"{'v' if row['virtual'] else 'r'}{row['seed']}"
+
+
+def _keep(row: dict[str, object]) -> None:
+    KEPT.mkdir(exist_ok=True)
+    (KEPT / f"{_name(row)}.txt").write_text(
+        "\n".join(str(violation) for violation in row["violations"])  # type: ignore[attr-defined]
+        + f"\n\n--- script\n{row['script']}\n--- log\n{row['log']}"
+    )
+
+
+def run_seeds(arguments: argparse.Namespace) -> int:
+    jobs = _jobs(arguments)
+    began = time.monotonic()
+    faults: Counter[str] = Counter()
+    counts: Counter[str] = Counter()
+    bad: list[dict[str, object]] = []
+    done: Counter[bool] = Counter()
+    cpu: Counter[bool] = Counter()
+    context = multiprocessing.get_context("spawn")
+    unfinished = 0
+    with futures.ProcessPoolExecutor(arguments.jobs, context, max_tasks_per_child=SEEDS_PER_CHILD) as pool:
+        running = [pool.submit(one, seed, virtual, "", arguments.log, arguments.hours) for seed, virtual in jobs]
+        for future in futures.as_completed(running):
+            if future.cancelled():
+                continue
+            row = future.result()
+            done[bool(row["virtual"])] += 1
+            cpu[bool(row["virtual"])] += row["cpu"]
+            faults.update(row["faults"])
+            for name, count in row["counts"].items():
+                counts[name] = max(counts[name], count) if name.startswith("most ") else counts[name] + count
+            if row["violations"]:
+                bad.append(row)
+                _keep(row)
+                print(f"{_name(row)}: {len(row['violations'])} violations")
+                for violation in row["violations"][:6]:
+                    print(f"    {violation[:500]}")
+                sys.stdout.flush()
+            if arguments.seconds and time.monotonic() - began > arguments.seconds:
+                unfinished += sum(other.cancel() for other in running)
+    names = sorted(_name(row) for row in bad)
+    if not arguments.seeds:
+        KEPT.mkdir(exist_ok=True)
+        FAILING.write_text("\n".join(names) + "\n" if names else "")
+    wall = time.monotonic() - began
+    print(f"\n{done[True]} seeds in virtual time, {done[False]} on real sockets in {wall:.0f} s", end="")
+    print(f" ({cpu[True] / max(1, done[True]):.2f} s of CPU a virtual seed)")
+    if unfinished:
+        print(f"{unfinished} seeds were not begun: {arguments.seconds:.0f} s were over")
+    print("faults:", ", ".join(f"{name} {count}" for name, count in sorted(faults.items())))
+    print(f"faults in sum: {sum(faults.values())}")
+    print("seen:", ", ".join(f"{name} {count}" for name, count in sorted(counts.items())))
+    if bad:
+        print(f"FAILED: {' '.join(names)} (in {FAILING}; scripts and logs beside it)")
+        return 1
+    if not done:
+        print("FAILED: no seed was run")
+        return 1
+    print("no violation")
+    return 0
+
+
+def run_naive(arguments: argparse.Namespace) -> int:
+    chosen = arguments.variants or list(naive.VARIANTS)
+    missed = []
+    context = multiprocessing.get_context("spawn")
+    with futures.ProcessPoolExecutor(arguments.jobs, context, max_tasks_per_child=1) as pool:
+        running = {pool.submit(_caught, name, arguments.tries): name for name in chosen}
+        for future in futures.as_completed(running):
+            name = running[future]
+            seed, why = future.result()
+            if why:
+                print(f"caught  {name} (seed {seed}): {why[:160]}")
+            else:
+                missed.append(name)
+                print(f"MISSED  {name}: not caught in {arguments.tries} seeds")
+            sys.stdout.flush()
+    print(f"{len(chosen) - len(missed)} of {len(chosen)} naive variants caught")
+    return 1 if missed else 0
+
+
+def _caught(name: str, tries: int) -> tuple[int, str]:
+    """The first seed at which a variant violates what it must violate, and how."""
+    variant = naive.VARIANTS[name]
+    for seed in range(tries):
+        outcome = naive.play(variant, seed)
+        for violation in outcome.violations:
+            if any(word in violation for word in variant.expected):
+                return seed, violation.split("\n")[0]
+    return -1, ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--virtual", type=int, default=60, help="seeds in virtual time")
+    parser.add_argument("--real", type=int, default=0, help="seeds on real sockets")
+    parser.add_argument("--first", type=int, default=0, help="the first seed")
+    parser.add_argument("--seeds", nargs="*", default=[], help="only these: v17 in virtual time, r3 on real sockets")
+    parser.add_argument("--hours", type=float, default=0.0, help="market hours under faults in place of 7 minutes")
+    parser.add_argument("--seconds", type=float, default=0.0, help="begin no seed after this (0: all are run)")
+    parser.add_argument("--jobs", type=int, default=min(2, os.cpu_count() or 1), help="processes")
+    parser.add_argument("--log", default="INFO", help="level of the kept logs")
+    parser.add_argument("--naive", action="store_true", help="run the naive variants instead")
+    parser.add_argument("--variants", nargs="*", default=[], help="only these")
+    parser.add_argument("--tries", type=int, default=12, help="seeds per naive variant")
+    arguments = parser.parse_args()
+    return run_naive(arguments) if arguments.naive else run_seeds(arguments)
+
+
