@@ -17,7 +17,7 @@ from typing import Any
 import msgspec
 
 from pmkit.bot.rows import TradeRows
-from pmkit.errors import CancelUnknown, InvalidOrder, NotSent, OrderRejected, OrderUnknown, PmkitError
+from pmkit.errors import InvalidOrder, OrderRejected, OrderUnknown, PmkitError
 from pmkit.exchanges.base import Amount, BaseExchange, Callback, LegResult, PublicSide
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.numbers import to_decimal
@@ -203,8 +203,9 @@ class OwnOrders(PublicSide):
         named = self._identified(places)
         results = await self._place_legs(named, self.exchange.replace_orders(cancels, named))
         for order_id, result in zip(cancels, results, strict=False):
-            # An order that was made smaller in place (Kalshi) keeps its id and goes on.
-            if not isinstance(result, CancelUnknown | NotSent) and result != order_id:
+            # Only an order in its place proves that it is gone (one that was made smaller in place, on Kalshi, keeps
+            # its id and goes on). After any error it may stand: it stays known until the venue says that it ended.
+            if isinstance(result, OrderId) and result != order_id:
                 self.ended(order_id)
         return results
 

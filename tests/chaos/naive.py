@@ -1,3 +1,6 @@
 """Naive variants."""
+
 VARIANTS = {}
+
+
 def play(variant, seed): ...

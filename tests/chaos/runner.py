@@ -164,7 +164,9 @@ def _caught(name: str, tries: int) -> tuple[int, str]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make chaos", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(
+        prog="make chaos", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
     parser.add_argument("--virtual", type=int, default=60, help="seeds in virtual time")
     parser.add_argument("--real", type=int, default=0, help="seeds on real sockets")
     parser.add_argument("--first", type=int, default=0, help="the first seed")
@@ -178,5 +180,3 @@ def main() -> int:
     parser.add_argument("--tries", type=int, default=12, help="seeds per naive variant")
     arguments = parser.parse_args()
     return run_naive(arguments) if arguments.naive else run_seeds(arguments)
-
-

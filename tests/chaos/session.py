@@ -149,10 +149,11 @@ def play(
         outcome.violations.append(f"the run failed: {type(error).__name__}: {error}\n{traceback.format_exc()[-2000:]}")
     finally:
         close_logging()
+        rows = "\n--- rows\n" + "".join(path.read_text() for path in sorted(directory.glob("*.csv")))
         REDACTOR.__init__()  # one process plays many seeds, each with secrets of its own
         shutil.rmtree(directory, ignore_errors=True)
         if outcome.violations:
-            outcome.log = output.getvalue()[-200_000:]
+            outcome.log = output.getvalue()[-200_000:] + rows
     return outcome
 
 
@@ -208,7 +209,9 @@ class _Session:
                 clock = bot_clock = venues.clock
             endpoints, proxies = venues.endpoints, None
             if scenario.proxied:
-                proxies = await stack.enter_async_context(Proxies(venues.endpoints, SystemClock() if not scenario.virtual else clock))
+                proxies = await stack.enter_async_context(
+                    Proxies(venues.endpoints, SystemClock() if not scenario.virtual else clock)
+                )
                 endpoints = proxies.endpoints
             paths = Paths(self.directory, self.directory, self.directory)
             secrets = self.secrets(venues)
@@ -222,12 +225,16 @@ class _Session:
             stack.callback(trades.close)
             bot = self.bot(endpoints, venues, bot_clock, trades, log)
             wrong = abs(scenario.offset)
-            wrong += max([abs(float(step.parameters["by"])) for step in self.steps if step.fault == "clock_step"], default=0.0)
+            wrong += max(
+                [abs(float(step.parameters["by"])) for step in self.steps if step.fault == "clock_step"], default=0.0
+            )
             watch = self.watch = Watch(
                 bot, Truth(venues), books, clock, live=scenario.live, wrong_clock=wrong * scenario.factor
             )
             step_clock = bot_clock.step_wall if isinstance(bot_clock, VirtualClock) else None
-            faults = FaultScript(self.steps, venues, proxies, SystemClock() if not scenario.virtual else clock, step_clock)
+            faults = FaultScript(
+                self.steps, venues, proxies, SystemClock() if not scenario.virtual else clock, step_clock
+            )
             await self.live(bot, watch, faults, clock)
             trades.close()
             close_logging()
@@ -246,7 +253,9 @@ class _Session:
             watch.violated("an unexpected error was logged", what)
         stats = bot.stats
         if stats.tick_errors or stats.hook_errors or stats.task_errors:
-            watch.violated("ticks, hooks or tasks failed", f"{stats.tick_errors} {stats.hook_errors} {stats.task_errors}")
+            watch.violated(
+                "ticks, hooks or tasks failed", f"{stats.tick_errors} {stats.hook_errors} {stats.task_errors}"
+            )
         self.outcome.violations += watch.violations
 
     def venue_tasks(self, before: set) -> set:

@@ -128,7 +128,7 @@ class Journal:
                 return None
             if record.order_id is None:
                 self.identify(record, order_id)
-                if isinstance(record.result, PmkitError):
+                if isinstance(record.result, PmkitError) and not _stillborn(row):
                     _LOG.error("kalshi: order %s stands after all, though this was said: %s", order_id, record.result)
                     record.result, record.unresolved = None, True
             elif record.order_id != order_id:
@@ -269,3 +269,8 @@ def _forward(old: OrderStatus, new: OrderStatus) -> OrderStatus | None:
             new, filled_amount=old.filled_amount, average_price=old.average_price, fee=old.fee
         )
     return new
+
+
+def _stillborn(row: OrderRow | UserOrder | FillRow | UserFill) -> bool:
+    """Whether it says that nothing ever stood: what the venue tells of a post-only order that it refused, too."""
+    return isinstance(row, OrderRow | UserOrder) and row.status == "canceled" and not count_of(row.fill_count_fp)

@@ -1,0 +1,75 @@
+"""Own orders as a bot keeps them, with the real clients on local venues, in virtual time."""
+
+import asyncio
+import logging
+from decimal import Decimal
+
+import pytest
+
+from pmkit.bot.own import OwnOrders
+from pmkit.clock import Entropy
+from pmkit.config.secret import Secret
+from pmkit.errors import OrderRejected
+from pmkit.exchanges.kalshi.auth import Signer
+from pmkit.exchanges.kalshi.client import KalshiExchange
+from pmkit.exchanges.polymarket.client import PolymarketExchange
+from pmkit.exchanges.types import Order, OrderId, OrderState, Side
+from pmkit.sim.venues import LocalVenues
+from pmkit.sim.virtual import VirtualClock, run
+
+
+def own_orders(venue, scenario, jitter=0.0):
+    """Run `scenario(own, market, book)` with the account of a local venue."""
+
+    async def main():
+        clock = VirtualClock(1_795_176_100_000, Entropy(1))
+        async with LocalVenues(seed=2, assets=("BTC",), clock=clock, steps_per_wall_second=0.2) as venues:
+            account, key = venues.polymarket_account, venues.kalshi_key
+            if venue == "polymarket":
+                exchange = PolymarketExchange(
+                    venues.endpoints, clock, private_key=Secret(account.private_key), funder=account.funder,
+                    signature_type=account.signature_type,
+                )  # fmt: skip
+            else:
+                exchange = KalshiExchange(venues.endpoints, clock, signer=Signer.from_key(key.id, key.pem))
+            own = OwnOrders(exchange, None)
+            async with exchange:
+                await own.subscribe_orders(own.note)
+                market = await own.finder().get_current_market("BTC")
+                await own.subscribe_orderbook([market], lambda book: None)
+                await scenario(own, market, own.book(market, market.outcomes[0]))
+
+    run(main(), latency=0.005, jitter=jitter)
+
+
+def test_oe_06_an_order_that_could_not_be_cancelled_yet_is_not_forgotten_by_a_replacement():
+    """On Polymarket an order cannot be cancelled while it is in its delay: the leg fails, and the order stands."""
+
+    async def scenario(own, market, book):
+        standing = await own.place_limit_order(market, market.outcomes[0], Side.BUY, book.best_ask, 5)
+        assert standing.status is OrderState.DELAYED
+        leg = Order(
+            market_id=market.market_id, outcome=market.outcomes[0], side=Side.BUY, price=Decimal("0.02"), size=Decimal(5)
+        )  # fmt: skip
+        (result,) = await own.replace_orders([standing], [leg])
+        assert not isinstance(result, OrderId)
+        assert list(own.open) == [standing], "it may fill or rest: the bot must know of it until the venue has ended it"
+        await own.clock.sleep(10)
+        assert not own.open, "filled"
+
+    own_orders("polymarket", scenario)
+
+
+def test_oe_15_a_refused_post_only_order_is_over_whatever_the_stream_says_of_it(caplog):
+    """Kalshi tells of it as of an order that was cancelled at once."""
+
+    async def scenario(own, market, book):
+        for _ in range(10):  # the answer comes first, or the stream
+            with pytest.raises(OrderRejected, match="post_only_cross"):
+                await own.place_limit_order(market, market.outcomes[0], Side.BUY, book.best_ask, 5, post_only=True)
+            await asyncio.sleep(1)
+        assert own.unresolved == () and not own.open
+
+    with caplog.at_level(logging.ERROR):
+        own_orders("kalshi", scenario, jitter=0.05)
+    assert not caplog.records
