@@ -446,8 +446,7 @@ class FaultScript:
             self.counts[step.fault] += 1
             lasting = KINDS[step.fault].apply(self._stage, step.parameters)
             if lasting is not None:
-                future = asyncio.ensure_future(lasting)
-                self._lasting[future] = None
+                self._lasting[asyncio.ensure_future(lasting)] = None
         while self._lasting:
             await asyncio.wait([*self._lasting])
             for future in [future for future in self._lasting if future.done()]:

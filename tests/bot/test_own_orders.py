@@ -49,8 +49,12 @@ def test_oe_06_an_order_that_could_not_be_cancelled_yet_is_not_forgotten_by_a_re
         standing = await own.place_limit_order(market, market.outcomes[0], Side.BUY, book.best_ask, 5)
         assert standing.status is OrderState.DELAYED
         leg = Order(
-            market_id=market.market_id, outcome=market.outcomes[0], side=Side.BUY, price=Decimal("0.02"), size=Decimal(5)
-        )  # fmt: skip
+            market_id=market.market_id,
+            outcome=market.outcomes[0],
+            side=Side.BUY,
+            price=Decimal("0.02"),
+            size=Decimal(5),
+        )
         (result,) = await own.replace_orders([standing], [leg])
         assert not isinstance(result, OrderId)
         assert list(own.open) == [standing], "it may fill or rest: the bot must know of it until the venue has ended it"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import Counter
 from decimal import Decimal
 from pathlib import Path
@@ -119,7 +120,7 @@ class Watch:
         for feed in self.bot.feeds:
             for symbol in feed.symbols:
                 last = feed.candles(symbol)[-30:]
-                for one, two in zip(last, last[1:], strict=False):
+                for one, two in itertools.pairwise(last):
                     if two.timestamp - one.timestamp != step_of(feed):
                         self.violated("a candle is missing or twice", f"{symbol} after {one.timestamp}")
 
@@ -135,6 +136,9 @@ class Watch:
         now = self.clock.now_ms()
         for venue, exchange in self.bot.exchanges.items():
             mine = self._attempts(venue)
+            for attempt in mine:
+                if attempt.result == "raised":
+                    self.violated("placing an order raised what is none of the three outcomes", attempt.error)
             waiting = sum(1 for attempt in mine if attempt.result in ("", "cancelled"))
             by_order = {attempt.order_id: attempt for attempt in mine if attempt.order_id}
             by_client = {attempt.client_order_id: attempt for attempt in mine}
@@ -204,7 +208,7 @@ class Watch:
         if set(exchange.open) != standing:
             self.violated(
                 "the bot's own open orders differ from the venue's",
-                f"{venue} extra {sorted(set(exchange.open) - standing)} missing {sorted(standing - set(exchange.open))}",
+                f"{venue} {sorted(set(exchange.open) ^ standing)}, of which {len(standing)} stand there",
             )
         await exchange.cancel_own()
         balance, spendable = await exchange.get_balance(), truth.spendable(venue)

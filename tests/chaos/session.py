@@ -194,6 +194,7 @@ class _Session:
             start = scenario.start_ms - round(scenario.lead * 1000)
             clock: Clock = VirtualClock(start, Entropy(f"venues {scenario.seed}"))
             bot_clock: Clock = VirtualClock(start + round(scenario.offset * 1000), Entropy(f"bot {scenario.seed}"))
+            self.clock = clock
             options = {"clock": clock, "steps_per_wall_second": 0.7}
         else:
             options = {
@@ -201,12 +202,13 @@ class _Session:
                 "first_boundary_wall_seconds": scenario.lead,
                 "steps_per_wall_second": 4.0,
             }
+            self.clock = SystemClock()
         tracebacks = _Tracebacks()
         async with AsyncExitStack() as stack:
-            books = stack.enter_context(BookHistory(lambda: clock.monotonic()))
+            books = stack.enter_context(BookHistory(self.now))
             venues = await stack.enter_async_context(LocalVenues(seed=scenario.seed, assets=("BTC",), **options))
             if not scenario.virtual:
-                clock = bot_clock = venues.clock
+                self.clock = clock = bot_clock = venues.clock
             endpoints, proxies = venues.endpoints, None
             if scenario.proxied:
                 proxies = await stack.enter_async_context(
@@ -257,6 +259,9 @@ class _Session:
                 "ticks, hooks or tasks failed", f"{stats.tick_errors} {stats.hook_errors} {stats.task_errors}"
             )
         self.outcome.violations += watch.violations
+
+    def now(self) -> float:
+        return self.clock.monotonic()
 
     def venue_tasks(self, before: set) -> set:
         names = ("polymarket", "kalshi", "binance", "proxy", "fault script")

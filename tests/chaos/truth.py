@@ -171,8 +171,8 @@ class Truth:
             price = fill.price if fill.order.side is EngineSide.BUY else 10_000 - fill.price
             found.append(
                 VenueFill(
-                    fill.trade_id, fill.order.order_id, fill.order.ticker, "", Decimal(fill.count) / MICRO, Decimal(price) / 10_000,
-                    Side.BUY, Decimal(fill.fee) / MICRO, False, fill.at_us // 1000, True,
+                    fill.trade_id, fill.order.order_id, fill.order.ticker, "", Decimal(fill.count) / MICRO,
+                    Decimal(price) / 10_000, Side.BUY, Decimal(fill.fee) / MICRO, False, fill.at_us // 1000, True,
                 )
             )  # fmt: skip
         return found

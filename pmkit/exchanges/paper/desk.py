@@ -155,7 +155,10 @@ class PaperDesk:
         await self.clock.sleep(self.latency_ms / 1000)
         market = paper.market
         self._check_open(market)
-        followed = await self._follow(market)
+        try:
+            followed = await self._follow(market)
+        except PmkitError as error:
+            raise OrderRejected("no_valid_book", f"no book of {market.market_id}: {error}") from error
         book = await self._valid_book(market, paper.outcome)
         taking = self.matcher.marketable(paper, book)
         if taking and paper.order.post_only:
