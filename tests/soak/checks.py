@@ -90,7 +90,7 @@ def _intents(lives: list[Life]) -> dict[str, _Intent]:
             what, client = note["what"], str(note.get("client"))
             if what == "intent":
                 found[client] = _Intent(note)
-            elif what in ("accepted", "rejected", "not_sent", "unknown", "resolved"):
+            elif what in ("accepted", "rejected", "not_sent", "unknown", "resolved", "amended"):
                 intent = found[client]
                 intent.outcome = what
                 if what == "accepted":
@@ -129,6 +129,8 @@ def _orders(intents: dict[str, _Intent], ledger: Ledger) -> Iterator[str]:
         if intent is None:
             yield f"the venue has an order of an intent that there is not: {order}"
         elif intent.outcome in ("rejected", "not_sent", "absent"):
+            if order.refused and intent.outcome == "rejected":
+                continue
             yield f"intent {client} was said to be {intent.outcome}, and the venue has {order}"
     for note_order, client in by_id.items():
         if intents[client].outcome == "accepted" and note_order not in ledger.orders and not _killed(intents[client]):
@@ -220,10 +222,8 @@ def _fills(life: Life, ledger: Ledger) -> Iterator[str]:
         leg = ledger.legs.get(key)
         if leg is None:
             yield f"life {life.number}: fill {key} is not in the ledger"
-        elif (leg.token, leg.shares, leg.price) != (
-            (note["market"], note["outcome"]),
-            Decimal(note["shares"]),
-            Decimal(note["price"]),
+        elif ledger.terms(leg.token, leg.shares, leg.price) != ledger.terms(
+            (note["market"], note["outcome"]), Decimal(note["shares"]), Decimal(note["price"])
         ):
             yield f"life {life.number}: fill {note} is {leg} in the ledger"
         if not note["own"] and note["order"] in own:

@@ -15,7 +15,8 @@ Token: TypeAlias = tuple[str, str]
 @dataclass(slots=True)
 class Booked:
     """An order that the venue took. `client_order_id`, `price` and `size` are None where the venue does not know them
-    as the trader does; `at` and `ended` are wall seconds.
+    as the trader does; `at` and `ended` are wall seconds. `refused`: taken and ended in one step with nothing filled,
+    so that the trader may be told of a refusal.
     """
 
     order_id: str
@@ -26,6 +27,7 @@ class Booked:
     price: Decimal | None = None
     size: Decimal | None = None
     ended: float | None = None
+    refused: bool = False
 
 
 @dataclass(slots=True)
@@ -54,6 +56,10 @@ class Ledger:
         self.orders: dict[str, Booked] = {}
         self.legs: dict[tuple[str, str], Leg] = {}
         self._held: dict[Token, list[tuple[float, Decimal]]] = {}
+
+    def terms(self, token: Token, shares: Decimal, price: Decimal) -> tuple[Token, Decimal, Decimal]:
+        """The one form of a match that a venue may show in several."""
+        return token, shares, price
 
     def book(self, order: Booked) -> None:
         """Raises ValueError for an id that was booked before."""

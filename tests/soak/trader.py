@@ -338,6 +338,13 @@ class Trader:
         if isinstance(result, CancelUnknown):
             self.notes.add("not_sent", client=order.client_order_id, why=str(result))
             return
+        if isinstance(result, OrderId) and result == old:
+            self.notes.add("amended", client=order.client_order_id, order=old)  # no new order: the old one is smaller
+            return
+        if isinstance(result, OrderUnknown) and result.intent.order_id == old:
+            self.notes.add("amended", client=order.client_order_id, order=old)
+            self.spawn(self.cancel(old))
+            return
         self.resting.pop(old, None)
         self.take_down(market, str(order.client_order_id), result)
 

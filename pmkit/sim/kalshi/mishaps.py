@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
 
 from aiohttp import web
@@ -16,7 +18,8 @@ from pmkit.sim.server import Refused
 class Mishap(StrEnum):
     """Lost ones reset the connection; errors are a 503 `exchange_unavailable`. Each before or after the write is done.
 
-    DELAY_ANSWER does the write at once and answers `Mishaps.delay` wall seconds later.
+    DELAY_ANSWER does the write at once and answers `Mishaps.delay` wall seconds later. LATE_REQUEST resets the
+    connection at once and does the write that much later, as a request that hung on its way.
     """
 
     LOSE_REQUEST = "lose_request"
@@ -24,6 +27,7 @@ class Mishap(StrEnum):
     ERROR_BEFORE = "error_before"
     ERROR_AFTER = "error_after"
     DELAY_ANSWER = "delay_answer"
+    LATE_REQUEST = "late_request"
 
 
 class Mishaps:
@@ -37,6 +41,7 @@ class Mishaps:
         self.delay = 1.0
         self._clock = clock
         self._faults = faults
+        self._late: set[asyncio.Task[None]] = set()
 
     def _next(self, line: str) -> Mishap | None:
         for mishap in Mishap:
@@ -54,6 +59,11 @@ class Mishaps:
             raise _unavailable()
         if mishap is Mishap.LOSE_REQUEST:
             return _reset(request)
+        if mishap is Mishap.LATE_REQUEST:
+            task = asyncio.get_running_loop().create_task(self._later(write))
+            self._late.add(task)
+            task.add_done_callback(self._late.discard)
+            return _reset(request)
         response = await write()
         if mishap is Mishap.ERROR_AFTER:
             raise _unavailable()
@@ -62,6 +72,18 @@ class Mishaps:
         if mishap is Mishap.DELAY_ANSWER:
             await self._clock.io_sleep(self.delay)
         return response
+
+
+    async def _later(self, write: Callable[[], Awaitable[web.Response]]) -> None:
+        await self._clock.io_sleep(self.delay)
+        with suppress(Refused):  # nobody hears it
+            await write()
+
+    async def close(self) -> None:
+        """End what is still on its way."""
+        for task in tuple(self._late):
+            task.cancel()
+        await asyncio.gather(*self._late, return_exceptions=True)
 
 
 def _unavailable() -> Refused:

@@ -128,6 +128,11 @@ class KalshiVenue(Venue):
         self._life.start()
         self.spawn(self._feed.index(self.calendar, self.world.assets), "index values")
 
+    async def close(self) -> None:
+        """End every task and port within a second. Idempotent."""
+        await self.mishaps.close()
+        await super().close()
+
     # -- what tests and other parts of the venue read
 
     @property
