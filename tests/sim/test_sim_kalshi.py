@@ -409,24 +409,10 @@ async def test_other_signed_paths_say_that_they_are_not_built(setup: Setup, meth
 
 
 async def test_other_public_paths_say_that_they_are_not_built(setup: Setup) -> None:
-    for path in (
-        "/markets/candlesticks",
-        f"/series/KXBTC15M/markets/{TICKER}/candlesticks",
-        "/historical/nothing",
-        "/series/fee_changes",
-        "/events/multivariate",
-    ):
+    for path in ("/events/multivariate", "/milestones", "/live_data/batch"):
         status, body = await setup.ask(path)
         assert (status, body["error"]["code"]) == (501, "not_implemented")
         assert path in body["error"]["details"]
-
-
-async def test_the_archive_is_empty(setup: Setup) -> None:
-    for path in ("/historical/markets/X", "/historical/markets/X/candlesticks"):
-        status, body = await setup.ask(path)
-        assert (status, body["error"]["code"]) == (404, "not_found")
-    assert await setup.ask("/historical/trades", {"ticker": TICKER}) == (200, {"trades": [], "cursor": ""})
-    assert await setup.ask("/historical/markets") == (200, {"markets": [], "cursor": ""})
 
 
 async def test_read_buckets_refill_in_market_time(setup: Setup) -> None:

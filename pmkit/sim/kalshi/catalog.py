@@ -33,6 +33,8 @@ class CatalogRest:
         """Handlers by path below /trade-api/v2."""
         return {
             "/series": self._series_list,
+            "/series/fee_changes": self._series_fee_changes,
+            "/events/fee_changes": self._event_fee_changes,
             "/series/{ticker}": self._series,
             "/events": self._events,
             "/events/{ticker}": self._event,
@@ -84,12 +86,23 @@ class CatalogRest:
             data["volume_fp"] = count_text(self._venue.volume(asset))
         return data
 
+    async def _series_fee_changes(self, request: web.Request) -> object:
+        """None is planned, and there was none."""
+        boolean(request.query, "show_historical")
+        return {"series_fee_change_arr": []}
+
+    async def _event_fee_changes(self, request: web.Request) -> object:
+        read_limit(request.query, 100, 1_000)
+        return {"event_fee_changes": [], "cursor": ""}
+
     # -- events
 
     async def _event(self, request: web.Request) -> object:
         ticker = request.match_info["ticker"]
         window = parse(ticker, self._venue.world.assets) if ticker.count("-") == 1 else None
-        if window is None or not self._venue.calendar.is_listed(window, self._venue.clock.now_ms()):
+        calendar, now = self._venue.calendar, self._venue.clock.now_ms()
+        # Events stay here when their markets are archived.
+        if window is None or not (calendar.is_listed(window, now) or calendar.is_archived(window, now)):
             raise refuse(404, "not_found", f"no event {ticker[:80]}")
         nested = boolean(request.query, "with_nested_markets")
         markets = [] if nested else [self._venue.market_json(window)]

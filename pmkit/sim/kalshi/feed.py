@@ -31,8 +31,9 @@ class Feed:
         self, clock: Clock, sessions: Callable[[], list[KalshiSession]], user_of: Callable[[str], str]
     ) -> None:
         self.trades: deque[Trade] = deque(maxlen=_TRADES_KEPT)
-        # Of every match, and at the end of every operation on a book when all of it was told.
+        # Of every match, of every operation on a book, and at the end of each when all of it was told.
         self.on_match: list[Callable[[LiveMarket, Match, Trade], object]] = []
+        self.on_changed: list[Callable[[LiveMarket], object]] = []
         self.on_done: list[Callable[[], object]] = []
         self._clock = clock
         self._sessions = sessions
@@ -55,6 +56,8 @@ class Feed:
                     if subscription.wants(live.ticker):
                         session.publish(subscription, "trade", raw)
         self._tell_deltas(live, deltas, at_us)
+        for changed in self.on_changed:
+            changed(live)
         ticker: bytes = b""
         for session in self._sessions():
             for subscription in session.by_channel(TICKER):

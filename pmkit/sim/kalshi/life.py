@@ -10,11 +10,10 @@ from pmkit.sim.engine import Order
 from pmkit.sim.kalshi import messages
 from pmkit.sim.kalshi.feed import Feed
 from pmkit.sim.kalshi.market import LiveMarket, Stats
-from pmkit.sim.kalshi.windows import LENGTH_MS, Calendar, Window, exists
+from pmkit.sim.kalshi.windows import LENGTH_MS, LONGEST_SETTLEMENT_MS, Calendar, Window, exists
 from pmkit.sim.world import World
 
 _STATS_KEPT = 1_000
-_LONGEST_SETTLEMENT_MS = 4 * 3_600_000
 _PAUSE_SECONDS = 0.1  # wall; how often paused traders look whether they may go on
 
 
@@ -85,14 +84,14 @@ class Life:
                 happen(window)
             await self._until(until)
             since = until
-            for window in [old for old in self._telling if old.close_ms < since - 2 * _LONGEST_SETTLEMENT_MS]:
+            for window in [old for old in self._telling if old.close_ms < since - 2 * LONGEST_SETTLEMENT_MS]:
                 del self._telling[window]
 
     def _due(self, since: int, until: int) -> list[tuple[int, int, Callable[[Window], None], Window]]:
         """What happens in (since, until], with its moment and its place among things of the same moment."""
         calendar = self._calendar
         found: list[tuple[int, int, Callable[[Window], None], Window]] = []
-        first = (since - _LONGEST_SETTLEMENT_MS) // LENGTH_MS
+        first = (since - LONGEST_SETTLEMENT_MS) // LENGTH_MS
         for quarter in range(first, calendar.listed_until(until) // LENGTH_MS + 2):
             close = quarter * LENGTH_MS
             if not exists(close):

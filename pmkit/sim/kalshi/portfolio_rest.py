@@ -11,12 +11,12 @@ from pmkit.sim.engine import PRICE_UNITS, Side
 from pmkit.sim.kalshi import bodies
 from pmkit.sim.kalshi.errors import refuse
 from pmkit.sim.kalshi.exchange import Exchange
-from pmkit.sim.kalshi.ledger import Account, OrderRecord, Position, Status, cost_of, short_money
+from pmkit.sim.kalshi.ledger import Account, FillRecord, OrderRecord, Position, Status, cost_of, short_money
 from pmkit.sim.kalshi.limits import CANCEL_COST, COST
 from pmkit.sim.kalshi.market import SHARD, count_text
 from pmkit.sim.kalshi.objects import event_object, fill_object, order_object, position_object, settlement_object
 from pmkit.sim.kalshi.rest import Query, choice, integer, paginate, read_limit
-from pmkit.sim.kalshi.windows import DAY_MS, KEPT_MS, iso, iso_us
+from pmkit.sim.kalshi.windows import iso_us
 
 if TYPE_CHECKING:
     from pmkit.sim.kalshi.venue import KalshiVenue
@@ -27,7 +27,6 @@ _T = TypeVar("_T")
 _CENT = 10_000  # in millionths of a dollar
 _MOST_EVENTS = 10
 _MOST_TICKERS = 100
-_ORDERS_KEPT_MS = 14 * DAY_MS
 
 
 class PortfolioRest:
@@ -49,12 +48,28 @@ class PortfolioRest:
             ("/portfolio/positions", self._positions, COST),
             ("/portfolio/settlements", self._settlements, COST),
             ("/portfolio/balance", self.balance, COST),
-            ("/historical/orders", self._nothing("orders"), COST),
-            ("/historical/fills", self._nothing("fills"), COST),
+            ("/historical/orders", self._archived_orders, COST),
+            ("/historical/fills", self._archived_fills, COST),
+            ("/historical/positions", self._archived_positions, COST),
         ]
 
     def _fresh_us(self) -> int:
         return self._exchange.now_us() - self.lag_ms * 1000
+
+    # ---- the cut-off: what is older is under /historical only
+
+    def _old_fill(self, fill: FillRecord) -> bool:
+        calendar = self._venue.calendar
+        return fill.at_us < calendar.kept_since(self._venue.clock.now_ms()) * 1000
+
+    def _old_order(self, order: OrderRecord) -> bool:
+        calendar = self._venue.calendar
+        ended = order.status is not Status.RESTING
+        return ended and order.updated_us < calendar.orders_kept_since(self._venue.clock.now_ms()) * 1000
+
+    def _old_position(self, position: Position) -> bool:
+        calendar = self._venue.calendar
+        return position.settled and position.updated_us < calendar.kept_since(self._venue.clock.now_ms()) * 1000
 
     # ---- orders
 
@@ -66,6 +81,7 @@ class PortfolioRest:
             order
             for order in _newest(account.orders.values())
             if order.created_us <= self._fresh_us()
+            and not self._old_order(order)
             and _asked(query, order.ticker, order.created_us)
             and (not events or order.ticker.rpartition("-")[0] in events)
             and status in ("", order.status)
@@ -75,7 +91,7 @@ class PortfolioRest:
 
     def _find(self, request: web.Request, account: Account) -> OrderRecord:
         order = account.orders.get(request.match_info["order_id"])
-        if order is None or order.created_us > self._fresh_us():
+        if order is None or order.created_us > self._fresh_us() or self._old_order(order):
             raise refuse(404, "not_found", "no such order")
         return order
 
@@ -131,6 +147,7 @@ class PortfolioRest:
             fill
             for fill in reversed(account.fills)
             if fill.at_us <= self._fresh_us()
+            and not self._old_fill(fill)
             and _asked(query, None, fill.at_us)
             and (not tickers or fill.order.ticker in tickers)
             and order_id in ("", fill.order.order_id)
@@ -150,10 +167,14 @@ class PortfolioRest:
             position
             for position in sorted(account.positions.values(), key=lambda at: at.ticker)
             if _asked(query, position.ticker, None)
+            and not self._old_position(position)
             and event in ("", position.ticker.rpartition("-")[0])
             and which in ("all", "settled" if position.settled else "unsettled")
             and (not nonzero or any(values[name](position) for name in nonzero))
         ]
+        return self._position_page(query, found)
+
+    def _position_page(self, query: Query, found: Iterable[Position]) -> object:
         page, cursor = _page(query, found, lambda position: (0, position.ticker))
         events: dict[str, list[Position]] = {}
         for position in page:
@@ -209,23 +230,37 @@ class PortfolioRest:
 
     # ---- history
 
-    def _nothing(self, name: str) -> Read:
-        """Nothing is old enough here to be archived."""
+    async def _archived_orders(self, request: web.Request, account: Account) -> object:
+        query = request.query
+        found = (
+            order
+            for order in _newest(account.orders.values())
+            if self._old_order(order) and _asked(query, order.ticker, order.created_us)
+        )
+        page, cursor = _page(query, found, lambda order: (-order.number, ""))
+        return {"orders": [order_object(order) for order in page], "cursor": cursor}
 
-        async def handle(request: web.Request, account: Account) -> object:
-            return {name: [], "cursor": ""}
+    async def _archived_fills(self, request: web.Request, account: Account) -> object:
+        query = request.query
+        found = (
+            fill
+            for fill in reversed(account.fills)
+            if self._old_fill(fill) and _asked(query, fill.order.ticker, fill.at_us)
+        )
+        page, cursor = _page(query, found, lambda fill: (-fill.number, ""))
+        return {"fills": [fill_object(fill) for fill in page], "cursor": cursor}
 
-        return handle
-
-    async def cutoff(self, request: web.Request) -> object:
-        """GET /historical/cutoff: what is older than this is archived."""
-        now = self._venue.clock.now_ms()
-        return {
-            "market_settled_ts": iso(now - KEPT_MS),
-            "trades_created_ts": iso(now - KEPT_MS),
-            "orders_updated_ts": iso(now - _ORDERS_KEPT_MS),
-            "market_positions_last_updated_ts": iso(now - KEPT_MS),
-        }
+    async def _archived_positions(self, request: web.Request, account: Account) -> object:
+        query = request.query
+        event = query.get("event_ticker", "")
+        found = (
+            position
+            for position in sorted(account.positions.values(), key=lambda at: at.ticker)
+            if self._old_position(position)
+            and _asked(query, position.ticker, None)
+            and event in ("", position.ticker.rpartition("-")[0])
+        )
+        return self._position_page(query, found)
 
     async def user_data_timestamp(self, request: web.Request) -> object:
         """GET /exchange/user_data_timestamp."""

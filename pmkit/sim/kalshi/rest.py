@@ -12,7 +12,7 @@ from aiohttp import web
 from pmkit.sim.engine import PRICE_UNITS, Side
 from pmkit.sim.kalshi.errors import refuse
 from pmkit.sim.kalshi.market import LiveMarket, Trade, count_text, price_text
-from pmkit.sim.kalshi.windows import LENGTH_MS, Window, iso_us, parse, series_of
+from pmkit.sim.kalshi.windows import LENGTH_MS, LONGEST_SETTLEMENT_MS, Window, iso_us, parse, series_of
 
 if TYPE_CHECKING:
     from pmkit.sim.kalshi.venue import KalshiVenue
@@ -34,7 +34,6 @@ _STATUSES = {
     "settled": ("finalized",),
     "": (),
 }
-_LONGEST_SETTLEMENT_MS = 3 * 3_600_000
 _BATCH_MS = 30 * 3_600_000
 
 
@@ -53,22 +52,7 @@ class MarketRest:
             "/markets/orderbooks": self._orderbooks,
             "/markets/{ticker}": self._market,
             "/markets/{ticker}/orderbook": self._orderbook,
-            # Nothing here grows old enough for the archive.
-            "/historical/markets/{ticker}": self._no_market,
-            "/historical/markets/{ticker}/candlesticks": self._no_market,
-            "/historical/markets": self._empty("markets"),
-            "/historical/trades": self._empty("trades"),
         }
-
-    @staticmethod
-    def _empty(name: str) -> Callable[[web.Request], Awaitable[object]]:
-        async def answer(request: web.Request) -> object:
-            return {name: [], "cursor": ""}
-
-        return answer
-
-    async def _no_market(self, request: web.Request) -> object:
-        raise refuse(404, "not_found", f"no archived market {request.match_info['ticker'][:80]}")
 
     # -- markets
 
@@ -167,10 +151,12 @@ class MarketRest:
         blocks = boolean(query, "is_block_trade")
         if blocks:
             return {"trades": [], "cursor": ""}
+        kept_us = self._venue.calendar.kept_since(self._venue.clock.now_ms()) * 1000
         found = (
             trade
             for trade in reversed(self._venue.trades)
-            if (ticker is None or trade.ticker == ticker)
+            if trade.at_us >= kept_us
+            and (ticker is None or trade.ticker == ticker)
             and (low is None or trade.at_us >= low * 1_000_000)
             and (high is None or trade.at_us <= high * 1_000_000)
         )
@@ -309,15 +295,15 @@ def _close_range(status: str, bounds: Mapping[str, _Bounds], now: int) -> tuple[
     elif status == "unopened":
         lows.append(now)
     elif status == "closed":
-        lows.append(now - _LONGEST_SETTLEMENT_MS)
+        lows.append(now - LONGEST_SETTLEMENT_MS)
         highs.append(now)
     elif status == "settled":
         highs.append(now)
     for kind, before, after in (
         ("close", 0, 0),
         ("created", 0, _BATCH_MS),
-        ("settled", _LONGEST_SETTLEMENT_MS, 0),
-        ("updated", _LONGEST_SETTLEMENT_MS, _BATCH_MS),
+        ("settled", LONGEST_SETTLEMENT_MS, 0),
+        ("updated", LONGEST_SETTLEMENT_MS, _BATCH_MS),
     ):
         low, high = bounds[kind]
         if low is not None:

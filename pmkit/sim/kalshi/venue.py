@@ -11,10 +11,12 @@ from pmkit.clock import Clock
 from pmkit.endpoints import KalshiEndpoints
 from pmkit.sim.kalshi.account_rest import AccountRest
 from pmkit.sim.kalshi.auth import KEY_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER, Keys, VenueKey
+from pmkit.sim.kalshi.candles import Candles
 from pmkit.sim.kalshi.catalog import CatalogRest
 from pmkit.sim.kalshi.errors import error_body, refuse, unauthorized
 from pmkit.sim.kalshi.exchange import Exchange
 from pmkit.sim.kalshi.feed import Feed
+from pmkit.sim.kalshi.history_rest import HistoryRest
 from pmkit.sim.kalshi.ledger import Account, Accounts, OrderRecord
 from pmkit.sim.kalshi.life import Life
 from pmkit.sim.kalshi.limits import COST, EXCEPTIONS, ReadLimits, WriteLimits
@@ -36,13 +38,7 @@ STAKE = 10_000  # dollars of the first member, on the shard of crypto
 SOCKET = "/trade-api/ws/v2"
 # Public paths of the real venue that are not here: a 404 would look like a market that does not exist.
 _NOT_BUILT = (
-    "/markets/candlesticks",
-    "/series/{series}/markets/{ticker}/candlesticks",
-    "/series/{series}/events/{ticker}/candlesticks",
-    "/series/fee_changes",
-    "/events/fee_changes",
     "/events/multivariate",
-    "/historical/{rest:.*}",
     "/live_data/{rest:.*}",
     "/cfbenchmarks/{rest:.*}",
     "/milestones",
@@ -57,8 +53,9 @@ class KalshiVenue(Venue):
     `keys.make("rsa")` further keys of the first one. `accounts` is the truth about money, orders and fills.
 
     Scripted beside `faults`: `mishaps`, `user_feed.silence`, `exchange` and `orders` (their switches),
-    `portfolio.lag_ms`, `pause`, `overflow`, `calendar.missing`, `calendar.late`, `markets.lag_ms`, `limits`, `writes`,
-    and `faults.arm` with "duplicate_fill", "timestamp_expired", "skip_delta", "duplicate_frame" or a `Mishap`.
+    `portfolio.lag_ms`, `pause`, `overflow`, `calendar` (`missing`, `late`, `archived_ms`), `markets.lag_ms`, `limits`,
+    `writes`, and `faults.arm` with "duplicate_fill", "timestamp_expired", "skip_delta", "duplicate_frame" or a
+    `Mishap`.
     """
 
     def __init__(
@@ -86,7 +83,9 @@ class KalshiVenue(Venue):
         self.exchange = Exchange(
             self.accounts, clock, self.user_feed, self.window, self.live, lambda: self.paused, self._watch_expiry
         )
-        self._feed.on_match.append(self.exchange.on_match)
+        self.candles = Candles(clock)
+        self._feed.on_match += [self.exchange.on_match, self.candles.matched]
+        self._feed.on_changed.append(self.candles.quoted)
         self._feed.on_done.append(self.exchange.step_done)
         self._life.on_removed.append(self.exchange.removed)
         self._life.on_paused.append(self.exchange.trading_paused)
@@ -96,17 +95,17 @@ class KalshiVenue(Venue):
         self.portfolio = PortfolioRest(self, self.exchange)
         self.server = self.add_server("kalshi", port, error_body=error_body)
         self._add_account_routes()
-        for path, handler in (self.markets.routes() | CatalogRest(self).routes()).items():
-            self.server.get(ROOT + path, self._public(handler))
         for path in _NOT_BUILT:
             self.server.get(ROOT + path, self._public(self._not_built))
-        self.server.get(f"{ROOT}/historical/cutoff", self._public(self.portfolio.cutoff))
+        history = HistoryRest(self, self.candles)
+        for path, handler in (history.routes() | self.markets.routes() | CatalogRest(self).routes()).items():
+            self.server.get(ROOT + path, self._public(handler))
         self.server.get(f"{ROOT}/account/endpoint_costs", self._public(self._endpoint_costs))
         self.server.get(f"{ROOT}/exchange/user_data_timestamp", self._public(self.portfolio.user_data_timestamp))
         self.server.socket(SOCKET, self._session)
 
     def _add_account_routes(self) -> None:
-        """What needs a key. Before the public paths that are not built, which cover all of /historical."""
+        """What needs a key."""
         router = self.server.app.router
         rest = AccountRest(self, self.exchange)
         self.server.get(f"{ROOT}/account/limits", self._read(self._account_limits, COST))

@@ -11,12 +11,18 @@ from zoneinfo import ZoneInfo
 from pmkit.sim.world import ASSETS, World
 
 LENGTH_MS = 900_000
+MINUTE_MS = 60_000
 HOUR_MS = 3_600_000
 DAY_MS = 24 * HOUR_MS
 # All windows of 24 hours are made in one batch soon after 00:00Z, four hours ahead (4.3).
 LEAD_MS = 4 * HOUR_MS
 # "Live endpoints hold about three months" (3.10).
 KEPT_MS = 90 * DAY_MS
+ORDERS_KEPT_MS = 14 * DAY_MS
+# A maintenance that begins at the close, and more.
+LONGEST_SETTLEMENT_MS = 4 * HOUR_MS
+# How far back the archive of this venue goes.
+ARCHIVE_MS = 400 * DAY_MS
 
 NEW_YORK = ZoneInfo("America/New_York")
 MONTHS = ("JAN", "FEB", "MAR", "APR", "MAY", "JUN", "JUL", "AUG", "SEP", "OCT", "NOV", "DEC")
@@ -127,6 +133,8 @@ class Calendar:
         # Scripted: windows (by close) whose index data is missing, and settlements that take longer (market ms).
         self.missing: set[tuple[str, int]] = set()
         self.late: dict[tuple[str, int], int] = {}
+        # Scripted: everything before this moment (market ms) is archived, in place of about three months.
+        self.archived_ms: int | None = None
 
     def _jitter(self, window: Window, what: str, span: int) -> int:
         return int(self._world.draw("kalshi", what, window.asset, window.close_ms) * span)
@@ -207,10 +215,35 @@ class Calendar:
         """No window that opens at or after this moment is listed yet (the batch of the day may still be under way)."""
         return now_ms // DAY_MS * DAY_MS + LEAD_MS + DAY_MS
 
+    def kept_since(self, now_ms: int) -> int:
+        """The cut-off (market ms): markets settled and trades made before it are archived."""
+        return now_ms - KEPT_MS if self.archived_ms is None else self.archived_ms
+
+    def orders_kept_since(self, now_ms: int) -> int:
+        """The cut-off of orders that ended: two weeks back."""
+        return now_ms - ORDERS_KEPT_MS if self.archived_ms is None else self.archived_ms
+
     def is_listed(self, window: Window, now_ms: int) -> bool:
         return (
-            exists(window.close_ms) and window.close_ms > now_ms - KEPT_MS and self.created_us(window) <= now_ms * 1000
+            exists(window.close_ms)
+            and self.settled_us(window) >= self.kept_since(now_ms) * 1000
+            and self.created_us(window) <= now_ms * 1000
         )
+
+    def is_archived(self, window: Window, now_ms: int) -> bool:
+        return exists(window.close_ms) and (
+            (now_ms - ARCHIVE_MS) * 1000 <= self.settled_us(window) < self.kept_since(now_ms) * 1000
+        )
+
+    def archived_first(self, now_ms: int, assets: tuple[str, ...]) -> Iterator[Window]:
+        """Archived windows of those assets: the latest close first, then by ticker."""
+        close = self.kept_since(now_ms) // LENGTH_MS * LENGTH_MS
+        while close >= now_ms - ARCHIVE_MS - LENGTH_MS:
+            for asset in sorted(assets, key=series_of):
+                window = Window(asset, close)
+                if self.is_archived(window, now_ms):
+                    yield window
+            close -= LENGTH_MS
 
     def newest_first(
         self, now_ms: int, assets: tuple[str, ...], low_ms: int | None = None, high_ms: int | None = None
@@ -218,7 +251,8 @@ class Calendar:
         """Listed windows of those assets with low <= close <= high: the latest close first, then by ticker."""
         top = self.listed_until(now_ms) + LENGTH_MS
         close = min(top, top if high_ms is None else high_ms) // LENGTH_MS * LENGTH_MS
-        bottom = max(now_ms - KEPT_MS, 0 if low_ms is None else low_ms)
+        # A window that is settled late may have closed long before the cut-off.
+        bottom = max(self.kept_since(now_ms) - LONGEST_SETTLEMENT_MS, 0 if low_ms is None else low_ms)
         while close >= bottom:
             for asset in sorted(assets, key=series_of):
                 window = Window(asset, close)
