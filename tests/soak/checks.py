@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -67,6 +68,7 @@ def counts(lives: list[Life], ledger: Ledger) -> Counter[str]:
         found["lives"] += 1
         found["killed"] += life.ended is not None
         found.update(note["what"] for note in life.notes)
+        found["looked within 10 s"] += bool(_views(life))
         found["absent"] += sum(note["order"] is None for note in life.of("resolved"))
     found["booked"] = len(ledger.orders)
     found["matches"] = len(ledger.legs)
@@ -157,7 +159,7 @@ def _resolved(lives: list[Life], intents: dict[str, _Intent], ledger: Ledger) ->
             yield f"intent {intent.client} stayed unknown"
     for life in lives:
         for note in life.of("resolved"):
-            if note["order"] is not None and note["order"] not in ledger.orders:
+            if note["order"] is not None and note["took"] and note["order"] not in ledger.orders:
                 yield f"{note['order']} was resolved as accepted, and the venue does not have it"
 
 
@@ -165,13 +167,20 @@ def _resolved(lives: list[Life], intents: dict[str, _Intent], ledger: Ledger) ->
 
 
 def _views(life: Life) -> list[Note]:
-    return [note for note in life.of("view") if note["t"] <= life.started + VIEWS_UNTIL]
+    """What it saw of the account in its first ten seconds."""
+    return [note for note in life.of("view") if note["t"] <= _began(life) + VIEWS_UNTIL]
+
+
+def _began(life: Life) -> float:
+    return next((note["t"] for note in life.of("start")), math.inf)
 
 
 def _known(life: Life, ledger: Ledger) -> Iterator[str]:
     """Every order of the ledger is known within ten seconds of a restart: open, traded, or over with nothing filled."""
     views = _views(life)
     if not views:
+        if _ends(life) > _began(life) + VIEWS_UNTIL:
+            yield f"life {life.number} saw nothing of the account within {VIEWS_UNTIL:g} s"
         return
     seen = {order_id for view in views for order_id in view["open"]}
     seen |= {order_id for view in views for _, order_id in view["trades"]}
@@ -194,7 +203,7 @@ def _positions(life: Life, ledger: Ledger) -> Iterator[str]:
         shown = _sizes(view)
         for token in ledger.tokens() | set(shown):
             held = ledger.held_between(token, view["began"] - 0.02, view["looked"] + 0.02)
-            if shown.get(token, Decimal(0)) not in held and not (token not in shown and ledger.worthless(token)):
+            if not any(ledger.same(token, shown.get(token), size) for size in held):
                 yield (
                     f"life {life.number}, {view['began'] - life.started:.1f} s after its start: {token} shown as "
                     f"{shown.get(token, Decimal(0))}, held were {sorted(held)}"
@@ -257,7 +266,7 @@ def _missed(before: Life, life: Life, ledger: Ledger) -> Iterator[str]:
 
 
 def _ends(life: Life) -> float:
-    return life.ended if life.ended is not None else life.notes[-1]["t"]
+    return life.ended if life.ended is not None else max(note["t"] for note in life.notes or [{"t": life.started}])
 
 
 def _states(life: Life) -> Iterator[str]:
@@ -284,10 +293,10 @@ def _last(life: Life, ledger: Ledger) -> Iterator[str]:
         return
     (view,) = life.of("last")
     shown = _sizes(view)
-    held = {token: size for token, size in ledger.held().items() if token in shown or not ledger.worthless(token)}
-    if shown != held:
-        wrong = {token: (shown.get(token), held.get(token)) for token in shown.keys() | held}
-        yield f"positions in the end, shown and held: { {key: two for key, two in wrong.items() if two[0] != two[1]} }"
+    held = ledger.held()
+    for token in shown.keys() | held:
+        if not ledger.same(token, shown.get(token), held.get(token, Decimal(0))):
+            yield f"{token} is shown as {shown.get(token)} in the end, held are {held.get(token)}"
     for order in ledger.orders.values():
         if order.ended is None:
             yield f"{order} is still open at the venue"

@@ -46,12 +46,12 @@ class Leg:
 class Ledger:
     """Orders, matches, and what was held at any moment.
 
-    `on_match` is called within each match. `worthless(token)`: its market paid nothing for it, so that a venue need not
-    list it any more.
+    `on_match` is called within each match. `same(token, shown, held)`: whether a venue may show a position so, None
+    where it does not list it.
     """
 
     def __init__(self) -> None:
-        self.worthless: Callable[[Token], bool] = lambda token: False
+        self.same: Callable[[Token, Decimal | None, Decimal], bool] = lambda _, shown, held: (shown or 0) == held
         self.on_match: Callable[[], object] = lambda: None
         self.orders: dict[str, Booked] = {}
         self.legs: dict[tuple[str, str], Leg] = {}

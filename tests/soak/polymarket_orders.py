@@ -53,7 +53,7 @@ class PolymarketSide:
 
     def __init__(self, venues: LocalVenues, account: TestAccount) -> None:
         self.ledger = Ledger()
-        self.ledger.worthless = self._worthless
+        self.ledger.same = self._same
         self._venues = venues
         self._venue = venues.polymarket
         self._account = account
@@ -95,11 +95,16 @@ class PolymarketSide:
             self._venue.user.silence(pick.uniform(0.1, 0.5) * FACTOR)
         return kind
 
-    def _worthless(self, token: Token) -> bool:
+    def _same(self, token: Token, shown: Decimal | None, held: Decimal) -> bool:
+        """Once a market is resolved only the Data API tells, to four decimals, and nothing of what lost."""
+        if (shown or 0) == held:
+            return True
         window = self._venue.listings.find(token[0])
         if window is None or self._venue.clock.now_ms() < window.resolved_ms:
             return False
-        return self._venue.rows.went_up(window) != (token[1] == "UP")
+        if shown is None:
+            return self._venue.rows.went_up(window) != (token[1] == "UP")
+        return abs(shown - held) <= Decimal("0.0001")
 
     # -- the ledger -----------------------------------------------------------------------------------------------
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
+import math
 import os
 import random
 import signal
@@ -67,7 +68,6 @@ async def soak(venues: LocalVenues, side: Side, *, seed: int, intents: int, note
             seed=seed,
             life=life.number,
             intents=max(0, left),
-            started=life.started,
             unknown=_unknown(reader),
         )
         process = _start(setup)
@@ -99,7 +99,9 @@ def _unknown(reader: Reader) -> tuple[Intent, ...]:
 
 async def _live(process: subprocess.Popen[bytes], side: Side, life: Life, reader: Reader, pick: random.Random) -> bool:
     """Let one process live until it ends or is killed. Whether it was killed at a fill."""
-    kill_at = life.started + pick.choice([pick.uniform(0.3, 3), pick.uniform(3, 9), pick.uniform(9, 20)])
+    # Wall seconds after it was ready; now and then in the middle of its start.
+    lasts = pick.choice([pick.uniform(0, 2), pick.uniform(2, 6), pick.uniform(6, 15)])
+    kill_at = life.started + pick.uniform(0.3, 2) if pick.random() < 0.15 else math.inf
     at_fill = pick.random() < 0.4
     trouble_at = 0.0
     calm = False
@@ -114,6 +116,8 @@ async def _live(process: subprocess.Popen[bytes], side: Side, life: Life, reader
             if note["life"] == life.number:
                 life.notes.append(note)
                 calm = calm or note["what"] == "calm"
+                if note["what"] == "ready" and kill_at == math.inf:
+                    kill_at = time.time() + lasts
         now = time.time()
         if calm:
             side.ledger.on_match = lambda: None
@@ -158,4 +162,7 @@ def arguments(what: str) -> argparse.Namespace:
 
 
 def notes_file(given: Path | None) -> Path:
-    return given or Path(tempfile.mkdtemp(prefix="pmkit-soak-")) / "notes.jsonl"
+    """A new file: notes of an earlier run are none of this one's."""
+    notes = given or Path(tempfile.mkdtemp(prefix="pmkit-soak-")) / "notes.jsonl"
+    notes.unlink(missing_ok=True)
+    return notes

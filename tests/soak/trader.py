@@ -47,7 +47,7 @@ LIFE = timedelta(seconds=200)
 """Market time after which a GTD order of a soak is gone."""
 
 VIEWS_UNTIL = 10.0
-"""Wall seconds after the start until which the account is looked at again and again."""
+"""Wall seconds after its start until which a trader looks at the account again and again."""
 
 
 class Setup(msgspec.Struct, frozen=True, kw_only=True):
@@ -60,8 +60,7 @@ class Setup(msgspec.Struct, frozen=True, kw_only=True):
     seed: int
     life: int
     intents: int
-    started: float
-    workers: int = 6
+    workers: int = 16
     asset: str = "BTC"
     unknown: tuple[Intent, ...] = ()
 
@@ -76,6 +75,7 @@ class Trader:
         self.market: Market | None = None
         self.resting: dict[str, Market] = {}
         self.mine: set[str] = set()
+        self.began = time.time()
         self._books: Subscription[Any] | None = None
         self._tasks: set[asyncio.Task[Any]] = set()
 
@@ -92,6 +92,7 @@ class Trader:
             self.notes.add("failed", error=f"{type(error).__name__}: {error}")
 
     async def run(self) -> None:
+        self.began = time.time()
         self.notes.add("start")
         for intent in self.setup.unknown:
             self.spawn(self.resolve(intent))
@@ -124,7 +125,7 @@ class Trader:
 
     async def watch(self) -> None:
         """What a restarted bot sees of the account, within ten seconds of its start."""
-        while time.time() < self.setup.started + VIEWS_UNTIL:
+        while time.time() < self.began + VIEWS_UNTIL:
             await asyncio.sleep(2)
             await again(self.view)
 
@@ -356,9 +357,13 @@ class Trader:
             except PmkitError as error:
                 self.notes.add("still_unknown", client=intent.client_order_id, why=str(error))
                 await asyncio.sleep(0.5)
-        order_id = found.order_id if isinstance(found, Accepted) else None
-        self.notes.add("resolved", client=intent.client_order_id, order=order_id and str(order_id))
-        if order_id is not None:
+        if not isinstance(found, Accepted):
+            self.notes.add("resolved", client=intent.client_order_id, order=None)
+            return
+        order_id = found.order_id
+        took = order_id.status is not OrderState.CANCELED or bool(order_id.filled_amount)
+        self.notes.add("resolved", client=intent.client_order_id, order=str(order_id), took=took)
+        if took:  # of one that took nothing the venue need not know
             self.mine.add(str(order_id))
             self.spawn(self.cancel(str(order_id), self.random.random() * 2))
 

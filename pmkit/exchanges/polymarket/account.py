@@ -6,15 +6,16 @@ last minutes and the balances of their tokens. A match moves tokens when it is m
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Iterable
+from collections.abc import Container, Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
 import msgspec
 
 from pmkit.clock import Clock
-from pmkit.errors import ConfigError, ProtocolChanged
+from pmkit.errors import ConfigError, ProtocolChanged, VenueUnavailable
 from pmkit.exchanges.numbers import quotient
 from pmkit.exchanges.polymarket.amounts import BASE
 from pmkit.exchanges.polymarket.catalogue import Catalogue
@@ -36,7 +37,10 @@ _LOG = logging.getLogger("pmkit.polymarket")
 DATA_LAG_MS: Final = 180_000
 PAGE: Final = 500
 MAX_PAGES: Final = 100
-_TRIES: Final = 3
+_TRIES: Final = 8
+AT_ONCE: Final = 8
+"""Balances asked for at the same time."""
+
 _MINED: Final = ("MINED", "CONFIRMED")
 _ZERO: Final = Decimal(0)
 _MICRO: Final = Decimal("0.000001")
@@ -48,6 +52,7 @@ class _PositionRow(msgspec.Struct, frozen=True):
     current_size: Decimal
     avg_price: Decimal | None = None
     outcome: str | None = None
+    redeemable: bool | None = None
 
 
 class _Pagination(msgspec.Struct, frozen=True):
@@ -90,7 +95,7 @@ class Account:
         """What a BUY on this market can spend, fee inside: cash and allowance, less open BUY orders and matches that
         are not mined yet."""
         identity = await self._login.ready()
-        trades = await self._recent(self._catalogue.now_ms())
+        trades = await self._queries.trades(after_s=self._since_s())
         orders = await self._queries.open_orders()
         found = await self._login.balance(identity.signature_type)
         held = sum((_held(row) for row in orders), _ZERO)
@@ -139,22 +144,61 @@ class Account:
     # -- positions ------------------------------------------------------------------------------------------------
 
     async def positions(self) -> list[Position]:
-        """Every token with shares. Those traded in the last 15 minutes are exact, `as_of_ms` tells of the others."""
+        """Every token with shares, but those that lost: the Data API does not list what pays nothing.
+
+        Tokens traded in the last 15 minutes or still tradable are exact, and as of now; `as_of_ms` tells of the others.
+        """
         identity = await self._login.ready()
         rows = await self._rows(identity.maker)
-        for attempt in range(_TRIES):
+        tradable = {token for token, row in rows.items() if not row.redeemable}
+        balances: dict[str, Decimal] = {}
+        since_s = self._since_s()
+        trades = await self._queries.trades(after_s=since_s)
+        for _ in range(_TRIES):
+            before = _states(trades)
             now_ms = self._catalogue.now_ms()
-            trades = await self._recent(now_ms)
             touched = self._touched(identity, trades)
-            balances = {token: await self._shares(identity, token) for token in touched}
-            # A match that is mined between the two reads would count twice or not at all.
-            if attempt + 1 == _TRIES or _states(trades) == _states(await self._recent(now_ms)):
+            wanted = (touched.keys() | tradable) - balances.keys()
+            balances |= await self._balances(identity, wanted, fresh=touched.keys())
+            trades = await self._queries.trades(after_s=since_s)
+            touched = self._touched(identity, trades)
+            # What was mined meanwhile is in the balance or not: nobody can say. Those tokens are read again.
+            unsure = {
+                token
+                for token, legs in touched.items()
+                if token not in balances
+                or any(_word(trade) in _MINED and before.get(trade.trade_id) not in _MINED for trade, _ in legs)
+            }
+            if not unsure:
                 break
+            for token in unsure:
+                balances.pop(token, None)
+        else:
+            raise VenueUnavailable(
+                "Polymarket: positions could not be read, since trades were mined all the while; ask again"
+            )
         found = [
-            self._overlaid(token, legs, balances[token], rows.get(token), now_ms) for token, legs in touched.items()
+            self._overlaid(token, touched.get(token, []), balances[token], rows.get(token), now_ms)
+            for token in balances
         ]
-        found += [_position(row, now_ms) for token, row in rows.items() if token not in touched]
+        found += [_position(row, now_ms) for token, row in rows.items() if token not in balances]
         return [position for position in found if position.size or position.pending]
+
+    async def _balances(
+        self, identity: Identity, tokens: Iterable[str], fresh: Container[str]
+    ) -> dict[str, Decimal]:
+        """Shares by token; of those in `fresh` the venue looks at the chain first."""
+        room = asyncio.Semaphore(AT_ONCE)
+        kind = identity.signature_type
+
+        async def read(token: str) -> tuple[str, Decimal]:
+            asset = _asset_type(token)
+            async with room:
+                if token in fresh:
+                    await self._login.refresh_balance(kind, asset, token)
+                return token, (await self._login.balance(kind, asset, token)).balance
+
+        return dict(await asyncio.gather(*(read(token) for token in sorted(tokens))))
 
     async def _rows(self, wallet: str) -> dict[str, _PositionRow]:
         rows: dict[str, _PositionRow] = {}
@@ -174,8 +218,8 @@ class Account:
             seen.add(cursor)
         raise ProtocolChanged(f"{self._data.host}: /v2/positions does not end after {len(seen)} pages")
 
-    async def _recent(self, now_ms: int) -> list[OwnTrade]:
-        return await self._queries.trades(after_s=(now_ms - RECENT_MS) // 1000)
+    def _since_s(self) -> int:
+        return (self._catalogue.now_ms() - RECENT_MS) // 1000
 
     def _legs(self, identity: Identity, trade: OwnTrade) -> tuple[OwnLeg, ...]:
         return trade.legs(identity.credentials.api_key, identity.maker, self._journal.records.keys())
@@ -186,11 +230,6 @@ class Account:
             for leg in self._legs(identity, trade):
                 touched.setdefault(leg.token_id, []).append((trade, leg))
         return touched
-
-    async def _shares(self, identity: Identity, token: str) -> Decimal:
-        asset = _asset_type(token)
-        await self._login.refresh_balance(identity.signature_type, asset, token)
-        return (await self._login.balance(identity.signature_type, asset, token)).balance
 
     def _overlaid(
         self,
@@ -212,16 +251,20 @@ class Account:
             if leg.side is Side.BUY:
                 cost += leg.size * leg.price
                 bought += leg.size
-        first = legs[0][1]
         size = max(_ZERO, balance + coming)
-        if row is not None and row.avg_price and row.current_size == size:
+        if row is not None and row.avg_price and (not legs or row.current_size == size):
             average: Decimal | None = row.avg_price
         else:
             average = quotient(cost, bought) if bought else row.avg_price if row is not None else None
+        if legs:
+            market_id, outcome = legs[0][1].market_id, legs[0][1].outcome
+        else:
+            assert row is not None
+            market_id, outcome = row.condition_id.lower(), (row.outcome or "").upper()
         return Position(
-            market_id=first.market_id,
+            market_id=market_id,
             token_id=token,
-            outcome=first.outcome or self._outcome(first.market_id, token),
+            outcome=outcome or self._outcome(market_id, token),
             size=size,
             average_price=average,
             confirmed=size - coming - mined,

@@ -72,8 +72,8 @@ class AccountStream:
         self._spawn = spawn
         self._fills: list[Subscription[Fill]] = []
         self._orders: list[Subscription[OrderStatus]] = []
-        self._began_ms = catalogue.now_ms()
-        self._complete_ms = self._began_ms
+        self._made_at = clock.io_monotonic()
+        self._began_ms = self._complete_ms = catalogue.now_ms()
         self._owed: dict[str, float] = {}
         self._parked: dict[str, list[tuple[OwnOrder | OwnTrade, int]]] = {}
         self._dirty = asyncio.Event()
@@ -128,7 +128,7 @@ class AccountStream:
 
     async def _refill_orders(self) -> Iterable[OrderStatus]:
         await self.back_fill()
-        return tuple(self._journal.statuses.values())
+        return tuple(self._journal.all_statuses())
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -142,6 +142,9 @@ class AccountStream:
             if self.socket is not None:
                 return
             await self._login.ready()
+            # The venue's clock is measured by now. What matched before this object was made is history.
+            age_ms = (self._clock.io_monotonic() - self._made_at) * self._clock.factor * 1000
+            self._began_ms = self._complete_ms = self._catalogue.now_ms() - round(age_ms)
             socket = UserSocket(
                 self._url, self._clock, login=self._login_frame, on_event=self.on_event, on_gap=self._gap
             )
@@ -176,6 +179,11 @@ class AccountStream:
         for orders in tuple(self._orders):
             await orders.close()
 
+    def look(self) -> None:
+        """Read REST soon: an order turned out to be over."""
+        if self.socket is not None:
+            self._dirty.set()
+
     def _gap(self, reason: str, since_ns: int) -> None:
         self._reconnected = True
         self._dirty.set()
@@ -198,8 +206,11 @@ class AccountStream:
             try:
                 late = self._overdue()
                 fresh = await self.back_fill()
-            except PmkitError as error:
-                _LOG.warning("polymarket: fills and orders could not be read over REST, again soon: %s", error)
+            except Exception as error:
+                if isinstance(error, PmkitError):
+                    _LOG.warning("polymarket: fills and orders could not be read over REST, again soon: %s", error)
+                else:
+                    _LOG.exception("polymarket: reading fills and orders failed in an unexpected way, again soon")
                 self._dirty.set()
                 self._reconnected = self._reconnected or reconnected
                 await clock.io_sleep(RETRY_SECONDS)
@@ -299,7 +310,7 @@ class AccountStream:
             fresh += 1
             for stream in tuple(self._fills):
                 stream.publish(fill)
-            status = self._journal.after_fill(fill.order_id)
+            status = self._journal.after_fill(fill)
             if status is not None:
                 self.publish_order(status)
         return fresh

@@ -18,7 +18,7 @@ from pmkit.exchanges.polymarket.fields import JSON, Fields, FieldsError, shown
 from pmkit.exchanges.polymarket.order_plan import OrderPlan
 from pmkit.exchanges.polymarket.orders import SignedOrder
 from pmkit.exchanges.polymarket.refusals import LEG, Proof, Verdict, judge, judge_leg
-from pmkit.exchanges.polymarket.states import cancel_result
+from pmkit.exchanges.polymarket.states import cancel_result, says_not_found
 from pmkit.exchanges.types import CancelResult, OrderId, OrderState, Side, TimeInForce
 
 _TAKING: Final = (TimeInForce.IOC, TimeInForce.FOK)
@@ -145,10 +145,13 @@ def _amounts(row: Fields, plan: OrderPlan) -> tuple[int, int] | None:
 
 
 class CancelAnswer(msgspec.Struct, frozen=True):
-    """What a cancel did, by order id (lower case). `odd` are reasons that are not known: those may be repeated."""
+    """What a cancel did, by order id (lower case). `odd` are reasons that are not known: those may be repeated.
+    `missing` are done, or were never there.
+    """
 
     results: dict[str, CancelResult]
     odd: dict[str, str]
+    missing: frozenset[str] = frozenset()
 
 
 def read_canceled(body: bytes) -> CancelAnswer:
@@ -165,7 +168,10 @@ def read_canceled(body: bytes) -> CancelAnswer:
         raise ProtocolChanged("Polymarket's answer to a cancel has neither canceled nor not_canceled: update pmkit")
     results: dict[str, CancelResult] = {}
     odd: dict[str, str] = {}
+    missing: set[str] = set()
     for order_id, reason in left.items():
+        if isinstance(reason, str) and says_not_found(reason):
+            missing.add(str(order_id).lower())
         known = cancel_result(reason) if isinstance(reason, str) else None
         if known is None:
             odd[str(order_id).lower()] = ascii(reason)[:200]
@@ -174,7 +180,7 @@ def read_canceled(body: bytes) -> CancelAnswer:
     for order_id in canceled:
         if isinstance(order_id, str):
             results[order_id.lower()] = CancelResult.CANCELED
-    return CancelAnswer(results, odd)
+    return CancelAnswer(results, odd, frozenset(missing))
 
 
 # -- account --------------------------------------------------------------------------------------------------------

@@ -27,15 +27,26 @@ CANCEL_MARKET = "/cancel-market-orders"
 
 
 class Cancels:
-    """`on_canceled(order_id)` hears of every order that the venue says it cancelled."""
+    """`on_canceled(order_id)` hears of every order that the venue says it cancelled, `on_done()` of one that was over
+    already. `unplaced(order_id)`: whether it is not known yet that the venue ever had that order.
+    """
 
     def __init__(
-        self, http: SignedSession, login: Login, limits: TradingLimits, on_canceled: Callable[[str], object]
+        self,
+        http: SignedSession,
+        login: Login,
+        limits: TradingLimits,
+        *,
+        on_canceled: Callable[[str], object],
+        on_done: Callable[[], object],
+        unplaced: Callable[[str], bool],
     ) -> None:
         self._http = http
         self._login = login
         self._limits = limits
         self._on_canceled = on_canceled
+        self._on_done = on_done
+        self._unplaced = unplaced
 
     async def one(self, order_id: str) -> CancelResult:
         """DELETE /order. Raises CancelUnknown, NotSent, RateLimited, AuthError, RegionBlocked, InvalidOrder."""
@@ -83,8 +94,13 @@ class Cancels:
         found = answer.results.get(key)
         if found is None:
             return CancelUnknown(order_id, answer.odd.get(key, "the answer does not name it"))
+        if key in answer.missing and self._unplaced(key):
+            # It may still arrive, and would rest: "not found" is no end of it (OE-20).
+            return CancelUnknown(order_id, "the venue does not know it yet, and its placing is not resolved")
         if found is CancelResult.CANCELED:
             self._on_canceled(key)
+        elif found is CancelResult.ALREADY_DONE:
+            self._on_done()
         return found
 
     async def _delete(self, path: str, body: bytes, what: str) -> CancelAnswer:

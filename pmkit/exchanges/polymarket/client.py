@@ -129,10 +129,18 @@ class PolymarketExchange(PublicSide):
             on_refused=self._refused,
             lookup=self.lookup.resolve,
         )
-        self._cancels = Cancels(self._http, self.login, self.limits, self._canceled)
+        self._cancels = Cancels(
+            self._http,
+            self.login,
+            self.limits,
+            on_canceled=self._canceled,
+            on_done=self.stream.look,
+            unplaced=self.journal.unplaced,
+        )
         self._account = Account(self.login, self._data_api, self._queries, self.journal, catalogue, clock)
         self._history = History(self.login, self._data_api, self._queries, self.journal, catalogue)
         self._prices: LivePrices | None = None
+        self._heartbeat: Heartbeat | None = None
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -162,6 +170,8 @@ class PolymarketExchange(PublicSide):
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+        if self._heartbeat is not None:
+            await self._heartbeat.stop()
         await self.stream.close()
         if self._prices is not None:
             await self._prices.close()
@@ -177,8 +187,13 @@ class PolymarketExchange(PublicSide):
 
     def dead_man(self) -> AbstractAsyncContextManager[Any]:
         """Heartbeats while the block runs. The venue cancels **all** open orders of the API key some 10 s after the
-        last one: also after the block has ended, since nothing disarms it."""
-        return Heartbeat(self._http, self.login, self.clock, block=self._block, on_back=self.stream.back_fill)
+        last one: also after the block has ended, since nothing disarms it. One at a time: RuntimeError for a second."""
+        if self._heartbeat is not None and self._heartbeat.beating:
+            raise RuntimeError("one dead_man() at a time: it belongs to the API key")
+        self._heartbeat = Heartbeat(
+            self._http, self.login, self.clock, block=self._block, on_back=self.stream.back_fill
+        )
+        return self._heartbeat
 
     def _block(self, reason: str) -> None:
         self._entry.blocked = reason
@@ -267,6 +282,9 @@ class PolymarketExchange(PublicSide):
     async def replace_orders(self, cancels: Sequence[str], places: Sequence[Order]) -> list[LegResult]:
         if len(cancels) != len(places):
             raise InvalidOrder(f"{len(cancels)} orders to cancel and {len(places)} to place: each leg replaces one")
+        if len({order_id.lower() for order_id in cancels}) != len(cancels):
+            raise InvalidOrder("one order cannot be replaced by two: an id stands twice among the cancels")
+        check_legs(places)
         done = await self.cancel_orders(cancels)
         results: list[LegResult | None] = []
         free: list[Order] = []

@@ -63,6 +63,7 @@ class Login:
     ) -> None:
         self.identity: Identity | None = None
         self._http = http
+        http.renew = self.renew
         self._clock = clock
         self._signer = signer
         self._given = credentials

@@ -52,22 +52,28 @@ class Heartbeat:
         self._id = ""
         self._task: asyncio.Task[None] | None = None
 
+    @property
+    def beating(self) -> bool:
+        return self._task is not None
+
     async def __aenter__(self) -> Self:
-        if self._task is not None:
-            raise RuntimeError("one dead_man() at a time: it belongs to the API key")
         await self._login.ready()
         await self._beat()
         self._task = asyncio.get_running_loop().create_task(self._run(), name="pmkit polymarket heartbeat")
         return self
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    async def stop(self) -> None:
+        """No more beats. May be called twice."""
         task, self._task = self._task, None
         if task is not None:
             task.cancel()
             await asyncio.gather(task, return_exceptions=True)
             _LOG.info("polymarket: no more heartbeats; the venue cancels what is open within some 15 s")
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.stop()
         self._block("")
 
     async def _beat(self) -> None:
@@ -101,8 +107,10 @@ class Heartbeat:
             try:
                 async with clock.io_timeout(EVERY_SECONDS - RETRY_SECONDS):
                     await self._beat()
-            except (PmkitError, TimeoutError) as error:
+            except Exception as error:  # whatever it is: without beats the orders go
                 wait = RETRY_SECONDS
+                if not isinstance(error, PmkitError | TimeoutError):
+                    _LOG.exception("polymarket: the heartbeat failed in an unexpected way")
                 if not lost and clock.io_monotonic() - last > LOST_SECONDS:
                     lost = True
                     self.losses += 1

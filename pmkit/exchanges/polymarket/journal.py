@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import OrderedDict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
@@ -45,6 +45,7 @@ NOT_LISTED: Final = "no longer listed"
 
 _ZERO: Final = Decimal(0)
 _TIMES: Final = {word: time_in_force for time_in_force, word in WIRE_TYPES.items()}
+_TAKING: Final = (TimeInForce.IOC, TimeInForce.FOK)
 _RANK: Final = {OrderState.DELAYED: 0, OrderState.LIVE: 1}
 _LOG = logging.getLogger("pmkit.polymarket")
 
@@ -111,6 +112,11 @@ class Journal:
         """Oldest first."""
         return tuple(record.intent for record in self.records.values() if record.unresolved)
 
+    def unplaced(self, order_id: str) -> bool:
+        """Whether it is one of this process of which nobody can say whether the venue has it."""
+        record = self.records.get(order_id)
+        return record is not None and not record.seen and not isinstance(record.result, OrderId | OrderRejected)
+
     def accept(self, record: Record, order_id: OrderId, now_ms: int) -> OrderStatus | None:
         """The venue's answer: the order's new state, None where the socket has said as much already."""
         record.result = order_id
@@ -170,8 +176,11 @@ class Journal:
             self.odd_words[state.word[:60]] = self.odd_words.get(state.word[:60], 0) + 1
             known = self.statuses.get(row.order_id)
             status = known.status if known is not None else OrderState.LIVE
-        elif status is OrderState.FILLED and record is not None and _cut_short(record.sent, row.size_matched):
-            status = OrderState.CANCELED  # an order that only takes, and did not get all
+        elif status is OrderState.FILLED and row.size_matched + DUST < (_least(record.sent) if record else size):
+            if row.order_type in ("FAK", "FOK") or (order is not None and order.time_in_force in _TAKING):
+                status = OrderState.CANCELED  # an order that only takes, and did not get all
+            elif row.event:
+                status = OrderState.LIVE  # matched in part; were it over, an event would say so
         ends = row.expiration - EXPIRES_EARLY_S
         return OrderStatus(
             order_id=row.order_id,
@@ -196,7 +205,7 @@ class Journal:
         old = self.statuses.get(order_id)
         if old is None:
             return None
-        filled = max(old.filled_amount, self.filled(order_id))
+        filled = max(old.filled_amount, self.matched(order_id))
         return self._merge(
             msgspec.structs.replace(old, status=status, filled_amount=filled, reason=reason, updated_ms=now_ms)
         )
@@ -210,16 +219,27 @@ class Journal:
                 _LOG.debug("polymarket: a late event of order %s was dropped: %s", new.order_id, new.status)
                 return None
             new = merged
-        new = self._priced(new)
+        before = None if old is None else self._shown(old)
         self.statuses[new.order_id] = new
         if len(self.statuses) > KEEP:
             over = next((key for key, one in self.statuses.items() if one.status.terminal), None)
             if over is not None:
                 del self.statuses[over]
-        return new if old is None or order_key(old) != order_key(new) else None
+        shown = self._shown(new)
+        return shown if before is None or order_key(before) != order_key(shown) else None
 
-    def _priced(self, status: OrderStatus) -> OrderStatus:
-        """With the average price and the fee of the fills that are known."""
+    def _shown(self, status: OrderStatus) -> OrderStatus:
+        """As users see it: with price and fee of the fills that are known, and without the shares of failed trades,
+        which the venue goes on counting as matched.
+        """
+        failed = self.matched(status.order_id) - self.filled(status.order_id)
+        if failed:
+            status = msgspec.structs.replace(
+                status,
+                filled_amount=max(_ZERO, status.filled_amount - failed),
+                status=OrderState.CANCELED if status.status is OrderState.FILLED else status.status,
+                reason=f"{failed:f} shares were taken back: the trade failed on chain",
+            )
         fills = self.fills_of(status.order_id)
         size = sum((fill.size for fill in fills), _ZERO)
         if not size or size < status.filled_amount:
@@ -231,7 +251,11 @@ class Journal:
     def status(self, order_id: str) -> OrderStatus | None:
         """The last known state, with the fills that are known by now."""
         known = self.statuses.get(order_id)
-        return None if known is None else self._priced(known)
+        return None if known is None else self._shown(known)
+
+    def all_statuses(self) -> Iterator[OrderStatus]:
+        """Every order that is known, as `status` shows it."""
+        return map(self._shown, tuple(self.statuses.values()))
 
     def open_ids(self) -> list[str]:
         """Orders that are not over as far as is known here."""
@@ -269,20 +293,23 @@ class Journal:
         )
         self._state[key] = fill
         self.fills[(*key, str(leg.state))] = fill
-        of_order = self._of_order.setdefault(leg.order_id, {})
-        if leg.state is FillState.FAILED:
-            of_order.pop(leg.trade_id, None)
-        else:
-            of_order[leg.trade_id] = fill
+        self._of_order.setdefault(leg.order_id, {})[leg.trade_id] = fill
         self._trim()
         return fill
 
-    def after_fill(self, order_id: str) -> OrderStatus | None:
-        """The new state of an order that ended before all of its fills were known; None where there is none."""
-        old = self.statuses.get(order_id)
-        if old is None or not old.status.terminal or self.filled(order_id) <= old.filled_amount:
+    def after_fill(self, fill: Fill) -> OrderStatus | None:
+        """What a fill changes in its order: one that ended before all of its fills were known, or a fill that failed.
+
+        The order's new state, None where it is not another one.
+        """
+        old = self.statuses.get(fill.order_id)
+        if old is None:
             return None
-        return self._merge(msgspec.structs.replace(old, filled_amount=self.filled(order_id)))
+        if fill.state is FillState.FAILED:
+            return self._shown(old)
+        if not old.status.terminal or self.matched(fill.order_id) <= old.filled_amount:
+            return None
+        return self._merge(msgspec.structs.replace(old, filled_amount=self.matched(fill.order_id)))
 
     def _trim(self) -> None:
         if len(self.fills) > 2 * KEEP:
@@ -291,13 +318,21 @@ class Journal:
             (_, order_id), _ = self._state.popitem(last=False)
             self._of_order.pop(order_id, None)
 
-    def fills_of(self, order_id: str) -> Iterable[Fill]:
-        """The fills of an order that stand (not failed)."""
+    def legs_of(self, order_id: str) -> Iterable[Fill]:
+        """The fills of an order as they stand now, failed ones too."""
         return self._of_order.get(order_id, {}).values()
+
+    def fills_of(self, order_id: str) -> list[Fill]:
+        """The fills of an order that did not fail."""
+        return [fill for fill in self.legs_of(order_id) if fill.state is not FillState.FAILED]
 
     def filled(self, order_id: str) -> Decimal:
         """Shares filled by the fills seen here, failed ones taken back."""
         return sum((fill.size for fill in self.fills_of(order_id)), _ZERO)
+
+    def matched(self, order_id: str) -> Decimal:
+        """Shares matched by the fills seen here, whatever became of them: what the venue's own count is made of."""
+        return sum((fill.size for fill in self.legs_of(order_id)), _ZERO)
 
     def pending(self) -> list[Fill]:
         """Fills that are neither final nor failed yet."""
@@ -314,13 +349,10 @@ def order_key(status: OrderStatus) -> tuple[str, str, Decimal]:
     return (status.order_id, str(status.status), status.filled_amount)
 
 
-def _cut_short(sent: SignedOrder, matched: Decimal) -> bool:
-    """Whether an order that only takes got less than the least that all of it could have been."""
+def _least(sent: SignedOrder) -> Decimal:
+    """The least shares that all of an order can be: a BUY that aims at dollars may get more at a better price."""
     plan = sent.plan
-    if plan.time_in_force is not TimeInForce.IOC:
-        return False
-    least = plan.taker_amount if plan.side is Side.BUY else plan.maker_amount
-    return matched + DUST < scaled(least, len(str(BASE)) - 1)
+    return scaled(plan.taker_amount if plan.side is Side.BUY else plan.maker_amount, len(str(BASE)) - 1)
 
 
 def _forward(old: OrderStatus, new: OrderStatus) -> OrderStatus | None:

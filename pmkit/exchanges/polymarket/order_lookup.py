@@ -7,6 +7,7 @@ one late (failure modes OE-08, OE-20).
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable
 from decimal import Decimal
 from typing import Final
@@ -26,6 +27,7 @@ ABSENT_WALL_SECONDS: Final = 3.0
 """And at least so many wall seconds, however fast market time runs."""
 
 TRADES_MARGIN_S: Final = 60
+_ID: Final = re.compile("0x[0-9a-f]{64}").fullmatch
 _WAITS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
 
 OnRow = Callable[[OwnOrder], object]
@@ -62,8 +64,14 @@ class OrderLookup:
     # -- one order ------------------------------------------------------------------------------------------------
 
     async def status(self, order_id: str) -> OrderStatus:
-        """Where an order stands. Raises MarketNotFound for an id that neither venue nor this process knows."""
+        """Where an order stands. An order that was refused, or proven absent, is REJECTED.
+
+        Raises OrderUnknown for one whose placing is not resolved yet, MarketNotFound for an id that neither venue nor
+        this process knows.
+        """
         order_id = order_id.lower()
+        if not _ID(order_id):
+            raise MarketNotFound(f"{order_id[:80]!a} is no order id of Polymarket: 0x and 64 hex digits")
         row = await self._find(order_id)
         known = self._journal.status(order_id)
         now = self._clock.io_monotonic()
@@ -75,13 +83,12 @@ class OrderLookup:
         record = self._journal.records.get(order_id)
         since_ms = known.created_ms if known is not None else record.intent.created_ms if record is not None else None
         await self._read_trades(order_id, known.market_id if known else "", since_ms)
-        filled = self._journal.filled(order_id)
         known = self._journal.status(order_id)
         if known is None:
-            return self._from_fills(order_id, filled)
+            return self._without_row(order_id, record)
         if known.status.terminal:
             return known
-        if filled + DUST > known.size:
+        if self._journal.matched(order_id) + DUST > known.size:
             self._end(order_id, OrderState.FILLED, "")
         elif now - self._missing.setdefault(order_id, now) >= self.absent_after:
             del self._missing[order_id]
@@ -97,13 +104,40 @@ class OrderLookup:
         if ended is not None:
             self.published(ended)
 
-    def _from_fills(self, order_id: str, filled: Decimal) -> OrderStatus:
-        """An order of which only trades are left: another process placed it."""
-        fills = list(self._journal.fills_of(order_id))
-        if not fills:
+    def _without_row(self, order_id: str, record: Record | None) -> OrderStatus:
+        """An order that the venue does not list and never told of."""
+        if self._journal.legs_of(order_id):
+            return self._from_fills(order_id)
+        if record is None:
             raise MarketNotFound(f"Polymarket knows no order {order_id[:80]!a} of this account")
-        first = fills[0]
+        if not isinstance(record.result, OrderRejected):
+            raise OrderUnknown(record.intent, "not resolved yet: resolve_order() tells")
+        order = record.intent.order
+        return OrderStatus(
+            order_id=order_id,
+            client_order_id=record.intent.client_order_id,
+            market_id=order.market_id,
+            outcome=order.outcome,
+            side=order.side,
+            price=order.price,
+            size=order.size,
+            filled_amount=Decimal(0),
+            status=OrderState.REJECTED,
+            time_in_force=order.time_in_force,
+            reason=str(record.result),
+            created_ms=record.intent.created_ms,
+            updated_ms=self._now_ms(),
+            expires_at=order.expires_at,
+        )
+
+    def _from_fills(self, order_id: str) -> OrderStatus:
+        """An order of which only trades are left: another process placed it."""
+        legs = list(self._journal.legs_of(order_id))
+        fills = self._journal.fills_of(order_id)
+        first = legs[0]
+        filled = sum((fill.size for fill in fills), Decimal(0))
         paid = sum((fill.size * fill.price for fill in fills), Decimal(0))
+        failed = len(fills) < len(legs)
         return OrderStatus(
             order_id=order_id,
             client_order_id=first.client_order_id,
@@ -111,14 +145,14 @@ class OrderLookup:
             outcome=first.outcome,
             side=first.side,
             price=first.price,
-            size=filled,
+            size=self._journal.matched(order_id),
             filled_amount=filled,
-            status=OrderState.FILLED,
+            status=OrderState.CANCELED if failed else OrderState.FILLED,
             average_price=quotient(paid, filled) if filled else None,
             fee=sum((fill.fee for fill in fills), Decimal(0)),
             time_in_force=TimeInForce.GTC,
-            reason="known by its trades only",
-            updated_ms=max(fill.venue_ms for fill in fills),
+            reason="known by its trades only" + (", of which some failed on chain" if failed else ""),
+            updated_ms=max(fill.venue_ms for fill in legs),
         )
 
     async def _find(self, order_id: str) -> OwnOrder | None:
@@ -197,7 +231,7 @@ class OrderLookup:
         return None
 
     async def _stands(self, order_id: str, intent: Intent) -> bool:
-        if order_id in self._journal.statuses or self._journal.filled(order_id):
+        if order_id in self._journal.statuses or self._journal.legs_of(order_id):
             return True
         if await self._find(order_id) is not None:
             return True
@@ -212,7 +246,7 @@ class OrderLookup:
             )
         else:
             # Trades alone: how much of it is left, the venue did not say.
-            fills = list(self._journal.fills_of(order_id))
+            fills = self._journal.fills_of(order_id)
             paid = sum((fill.size * fill.price for fill in fills), Decimal(0))
             whole = record is not None and filled + DUST > record.intent.order.size
             found = OrderId(

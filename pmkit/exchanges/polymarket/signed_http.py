@@ -9,6 +9,7 @@ connections of their own, so that none of them waits for another.
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 from pmkit.clock import Clock
@@ -26,8 +27,16 @@ SKEW_SECONDS: Final = 2.0
 _LOG = logging.getLogger("pmkit.polymarket")
 
 
+async def _never() -> bool:
+    return False
+
+
 class SignedSession:
-    """The CLOB's private side, for one account. `restamped` counts requests that were signed anew."""
+    """The CLOB's private side, for one account. `restamped` counts requests that were signed anew.
+
+    `renew()` asks for the credentials anew where a query is refused though its stamp was right (the venue forgets keys
+    at times: py-clob-client-v2 issue 40); whether that was done.
+    """
 
     def __init__(self, base_url: str, clock: Clock, venue_clock: VenueClock) -> None:
         require_safe(base_url, "the Polymarket CLOB")
@@ -36,6 +45,7 @@ class SignedSession:
         self.queries = HttpSession(base_url, clock, venue_clock=venue_clock, connect_timeout=2.0, timeout=5.0)
         self.restamped = 0
         self.credentials: Credentials | None = None
+        self.renew: Callable[[], Awaitable[bool]] = _never
         self._clock = clock
         self._venue_clock = venue_clock
 
@@ -101,6 +111,8 @@ class SignedSession:
                     if await self._stale(stamp) and not restamped:
                         restamped = True
                         self._restamp("GET", path)
+                        continue
+                    if await self.renew():
                         continue
                     raise AuthError(
                         f"{self.host} refuses the API credentials (401 on {path}; the clock is right within "

@@ -30,10 +30,11 @@ _TRADES: Final = {
     "CONFIRMED": FillState.FINAL,
     "FAILED": FillState.FAILED,
 }
+_NOT_FOUND: Final = "order not found or already canceled"
 # Final answers of a cancel: asking again changes nothing. Not so while an order waits out its taker delay.
 _CANCELS: Final = {
     "already canceled or matched": CancelResult.ALREADY_DONE,
-    "order not found or already canceled": CancelResult.ALREADY_DONE,
+    _NOT_FOUND: CancelResult.ALREADY_DONE,
     "cannot cancel because the order is in pending/delayed status": CancelResult.NOT_YET,
 }
 
@@ -72,7 +73,18 @@ def fill_state(word: str) -> FillState | None:
 
 def cancel_result(reason: str) -> CancelResult | None:
     """What a reason of `not_canceled` means; None where it is not known: the cancel may be repeated."""
-    return _CANCELS.get(reason.strip().rstrip(".").lower())
+    return _CANCELS.get(_plain(reason))
+
+
+def says_not_found(reason: str) -> bool:
+    """Whether a reason of `not_canceled` may mean that the venue never had the order. Of one that may still be on its
+    way that is no answer.
+    """
+    return _plain(reason) == _NOT_FOUND
+
+
+def _plain(reason: str) -> str:
+    return reason.strip().rstrip(".").lower()
 
 
 def _reason(word: str) -> str:
