@@ -9,7 +9,7 @@ ARGS ?=
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance soak lint bench lock lock-conformance clean
+.PHONY: help setup demo test conformance soak year lint bench lock lock-conformance clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile
@@ -31,6 +31,9 @@ soak: setup ## 10,000 random orders on each venue, answers lost, the trading pro
 	@for file in tests/soak/*_orders.py; do \
 		echo "== $$file"; $(BIN)/python -m tests.soak.$$(basename $$file .py) $(ARGS) || exit 1; \
 	done
+
+year: setup ## Kalshi's finder over a year of 15-minute boundaries in virtual time, some minutes: ARGS='--days 30'
+	$(BIN)/python -m tests.kalshi.year $(ARGS)
 
 lint: setup ## ruff, the clock lint, the layer test, mypy --strict
 	$(BIN)/ruff check .
