@@ -18,13 +18,16 @@ VENUES = ("polymarket", "kalshi")
 def market_data(
     venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None
 ) -> MarketData:
-    """The public side of a venue. Kalshi's socket is signed with a key that can sign nothing else, where there is
-    one.
+    """The public side of a venue. What only a key opens (Kalshi's socket, Polymarket's live prices) is opened, where
+    there is one, with what can do nothing else.
     """
     if venue == "polymarket":
+        from pmkit.exchanges.polymarket.auth import HandshakeSigner as PriceSigner
         from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 
-        return PolymarketMarketData(endpoints, clock)
+        given = _api_credentials(settings) if local is None else None
+        price_signer = None if given is None else PriceSigner(*(part.reveal() for part in given))
+        return PolymarketMarketData(endpoints, clock, signer=price_signer)
     from pmkit.exchanges.kalshi.auth import HandshakeSigner
     from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 
@@ -61,6 +64,7 @@ def live_exchange(
             private_key=settings.polymarket_private_key,
             funder=settings.polymarket_funder_address,
             signature_type=settings.polymarket_signature_type,
+            credentials=_api_credentials(settings),
         )
     from pmkit.exchanges.kalshi.auth import Signer
     from pmkit.exchanges.kalshi.client import KalshiExchange
@@ -69,6 +73,12 @@ def live_exchange(
     if key is None:
         raise ConfigError("live on Kalshi needs KALSHI_API_KEY_ID and a private key")
     return KalshiExchange(endpoints, clock, signer=Signer.from_key(key[0], key[1].reveal()))
+
+
+def _api_credentials(settings: Settings) -> tuple[Secret, Secret, Secret] | None:
+    parts = (settings.polymarket_api_key, settings.polymarket_api_secret, settings.polymarket_api_passphrase)
+    key, secret, passphrase = parts
+    return None if key is None or secret is None or passphrase is None else (key, secret, passphrase)
 
 
 def _kalshi_key(settings: Settings, local: LocalLine | None) -> tuple[str, Secret] | None:

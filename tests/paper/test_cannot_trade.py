@@ -60,7 +60,9 @@ async def dry_runs():
     clock = SystemClock()
     signer = HandshakeSigner.from_key("338f1187-198f-4502-b5d9-f0123e13a421", PEM)
     runs = [
-        PaperExchange(PolymarketMarketData(Endpoints(), clock)),
+        PaperExchange(
+            PolymarketMarketData(Endpoints(), clock, signer=polymarket_auth.HandshakeSigner("key", "c2VjcmV0", "pass"))
+        ),
         PaperExchange(KalshiMarketData(Endpoints(), clock, signer=signer)),
     ]
     yield runs

@@ -8,8 +8,10 @@ from itertools import pairwise
 
 import pytest
 
-from pmkit.errors import AuthError
-from pmkit.exchanges.polymarket.auth import Credentials
+from pmkit.errors import AuthError, ConfigError
+from pmkit.exchanges.paper.exchange import PaperExchange
+from pmkit.exchanges.polymarket.auth import Credentials, HandshakeSigner
+from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.exchanges.polymarket.reference_ws import LivePrices
 from pmkit.exchanges.types import ReferencePrice
 
@@ -45,10 +47,25 @@ async def test_a_late_starter_sees_the_strike_in_the_first_snapshot() -> None:
         assert exchange.strike(market) is not None
 
 
+async def test_a_dry_run_with_api_credentials_sees_prices_and_strike() -> None:
+    async with local(4, boundary=0.5) as venues, exchange_of(venues) as exchange:
+        clock = exchange.clock
+        key, secret, passphrase = (await exchange.login.ready()).credentials.reveal()
+        signer = HandshakeSigner(key, secret, passphrase)
+        async with PaperExchange(PolymarketMarketData(venues.endpoints, clock, signer=signer)) as paper:
+            await asyncio.sleep(2.0)  # half a minute into the window
+            seen: list[ReferencePrice] = []
+            await paper.subscribe_reference(["BTC"], seen.append)
+            assert seen[-1].price and seen[-1].strike
+        async with PaperExchange(PolymarketMarketData(venues.endpoints, clock)) as paper:
+            with pytest.raises(ConfigError, match="POLYMARKET_API_KEY"):
+                await paper.subscribe_reference(["BTC"])
+
+
 async def test_a_gap_in_the_numbering_is_counted_and_subscribed_anew() -> None:
     async with local(5) as venues, exchange_of(venues) as exchange:
         await exchange.subscribe_reference(["BTC"], lambda price: None)
-        prices = exchange._prices
+        prices = exchange.data._prices
         assert prices is not None
         venues.polymarket.faults.arm("price_dropped")
         await until(lambda: prices.socket.gaps > 0, 5)

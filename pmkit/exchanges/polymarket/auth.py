@@ -136,11 +136,11 @@ class Credentials(Hidden):
 
     def price_login(self, rid: str) -> str:
         """The first frame of the live-price socket; the answer's op is `authed`."""
-        return msgspec.json.encode({"op": "auth", "rid": rid, "auth": self._parts()}).decode()
+        return self.handshake().price_login(rid)
 
     def handshake(self) -> HandshakeSigner:
         """What may be near a dry-run."""
-        return HandshakeSigner(self)
+        return HandshakeSigner(self.api_key, self.__secret, self.__passphrase)
 
     def reveal(self) -> tuple[str, str, str]:
         """API key, secret and passphrase, for the log's redactor. Keep them out of attributes, messages and logs."""
@@ -154,14 +154,14 @@ class Credentials(Hidden):
 class HandshakeSigner(Hidden):
     """Logs in to the live prices and does nothing else: it makes no headers, so it cannot trade."""
 
-    __slots__ = ("__credentials",)
+    __slots__ = ("__parts",)
 
-    def __init__(self, credentials: Credentials) -> None:
-        self.__credentials = credentials
+    def __init__(self, api_key: str, secret: str, passphrase: str) -> None:
+        self.__parts = {"apiKey": api_key, "secret": secret, "passphrase": passphrase}
 
     def price_login(self, rid: str) -> str:
-        """The first frame of the live-price socket."""
-        return self.__credentials.price_login(rid)
+        """The first frame of the live-price socket; the answer's op is `authed`."""
+        return msgspec.json.encode({"op": "auth", "rid": rid, "auth": self.__parts}).decode()
 
 
 class _ApiKeyAnswer(msgspec.Struct, frozen=True, rename="camel"):

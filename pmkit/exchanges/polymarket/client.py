@@ -32,7 +32,6 @@ from pmkit.exchanges.polymarket.order_lookup import OrderLookup
 from pmkit.exchanges.polymarket.order_plan import OrderPlan
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
 from pmkit.exchanges.polymarket.orders import MAX_BATCH
-from pmkit.exchanges.polymarket.reference_ws import LivePrices
 from pmkit.exchanges.polymarket.signed_http import SignedSession
 from pmkit.exchanges.polymarket.types import VENUE, PolymarketMarket
 from pmkit.exchanges.types import (
@@ -139,7 +138,6 @@ class PolymarketExchange(PublicSide):
         )
         self._account = Account(self.login, self._data_api, self._queries, self.journal, catalogue, clock)
         self._history = History(self.login, self._data_api, self._queries, self.journal, catalogue)
-        self._prices: LivePrices | None = None
         self._heartbeat: Heartbeat | None = None
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -173,8 +171,6 @@ class PolymarketExchange(PublicSide):
         if self._heartbeat is not None:
             await self._heartbeat.stop()
         await self.stream.close()
-        if self._prices is not None:
-            await self._prices.close()
         await asyncio.gather(self._http.close(), self._data_api.close(), self.data.close())
 
     async def keep_warm(self) -> None:
@@ -397,15 +393,9 @@ class PolymarketExchange(PublicSide):
         self, assets: Iterable[str], callback: Callback[ReferencePrice] | None = None
     ) -> Subscription[ReferencePrice]:
         """The settlement index of assets, its running 60 s average, and the strike of the current 15-minute window."""
-        if self._prices is None:
-            identity = await self.login.ready()
-            self._prices = LivePrices(
-                self.endpoints.polymarket.live_ws, self.clock, identity.credentials.handshake(), self.venue_clock
-            )
-        return await self._prices.subscribe(assets, callback)
+        self.data.log_in((await self.login.ready()).credentials.handshake())
+        return await self.data.subscribe_reference(assets, callback)
 
     def strike(self, market: Market) -> Decimal | None:
         """The price to beat of a window, once its average at the open was seen. Asks nobody."""
-        if market.strike is not None:
-            return market.strike
-        return None if self._prices is None else self._prices.strike(market.asset, market.open_ms)
+        return self.data.strike(market)

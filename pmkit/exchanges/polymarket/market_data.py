@@ -1,17 +1,19 @@
-"""`PolymarketMarketData`: books, trades and markets of Polymarket, public side. Needs no key."""
+"""`PolymarketMarketData`: books, trades and markets of Polymarket, public side. Needs no key, but for live prices."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Iterable
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
 from pmkit.clock import Clock
 from pmkit.endpoints import Endpoints
-from pmkit.errors import ProtocolChanged
+from pmkit.errors import ConfigError, ProtocolChanged
 from pmkit.exchanges.base import Callback, MarketData
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
+from pmkit.exchanges.polymarket.auth import HandshakeSigner
 from pmkit.exchanges.polymarket.book_feed import BookFeed
 from pmkit.exchanges.polymarket.catalogue import Catalogue
 from pmkit.exchanges.polymarket.live_book import LiveBook
@@ -19,10 +21,11 @@ from pmkit.exchanges.polymarket.market_watch import MarketWatch
 from pmkit.exchanges.polymarket.messages import LastTradePrice
 from pmkit.exchanges.polymarket.orderbook_ws import MarketSocket
 from pmkit.exchanges.polymarket.prints import Prints
+from pmkit.exchanges.polymarket.reference_ws import LivePrices
 from pmkit.exchanges.polymarket.settlement import Settlement
 from pmkit.exchanges.polymarket.subscriptions import Subscriptions
 from pmkit.exchanges.polymarket.types import SIZE_SCALE, VENUE, PolymarketMarket
-from pmkit.exchanges.types import MarketResult, PublicTrade
+from pmkit.exchanges.types import MarketResult, PublicTrade, ReferencePrice
 from pmkit.http import Allowed, HttpSession
 from pmkit.streams import Policy, Subscription
 
@@ -48,12 +51,15 @@ class PolymarketMarketData(MarketData):
     """The public side of Polymarket: CLOB and Gamma over REST, books and trades from the market channel.
 
     `allow`: another list of (method, path pattern) for its two HTTP sessions; a request outside of it is never sent.
-    Nothing connects before the first call.
+    `signer`: the log-in for `subscribe_reference`, which Polymarket does not give to everybody. Nothing connects before
+    the first call.
     """
 
     venue = VENUE
 
-    def __init__(self, endpoints: Endpoints, clock: Clock, *, allow: Allowed | None = None) -> None:
+    def __init__(
+        self, endpoints: Endpoints, clock: Clock, *, allow: Allowed | None = None, signer: HandshakeSigner | None = None
+    ) -> None:
         super().__init__(endpoints, clock)
         allowed = PUBLIC_REQUESTS if allow is None else tuple(allow)
         addresses = endpoints.polymarket
@@ -68,6 +74,14 @@ class PolymarketMarketData(MarketData):
         self._trade_readers: dict[str, list[Subscription[PublicTrade]]] = {}
         self._open: list[Subscription[Any]] = []
         self._closing: asyncio.Task[None] | None = None
+        self._prices: LivePrices | None = None
+        if signer is not None:
+            self.log_in(signer)
+
+    def log_in(self, signer: HandshakeSigner) -> None:
+        """From now on there are live prices."""
+        if self._prices is None:
+            self._prices = LivePrices(self.endpoints.polymarket.live_ws, self.clock, signer, self.venue_clock)
 
     @property
     def sockets(self) -> tuple[MarketSocket, ...]:
@@ -84,6 +98,8 @@ class PolymarketMarketData(MarketData):
         await asyncio.gather(self._watch.close(), self.settlement.close(), self._subscriptions.close())
         for subscription in list(self._open):
             await subscription.close()
+        if self._prices is not None:
+            await self._prices.close()
         await asyncio.gather(self.clob.close(), self.gamma.close())
 
     def finder(self) -> PolymarketMarketFinder:
@@ -186,6 +202,29 @@ class PolymarketMarketData(MarketData):
     async def _leave_markets(self, subscription: Subscription[Market]) -> None:
         self._open.remove(subscription)
         await self._watch.remove(subscription)
+
+    # -- live prices ----------------------------------------------------------------------------------------------
+
+    async def subscribe_reference(
+        self, assets: Iterable[str], callback: Callback[ReferencePrice] | None = None
+    ) -> Subscription[ReferencePrice]:
+        """The settlement index of assets, its running 60 s average, and the strike of the current 15-minute window.
+
+        Raises ConfigError without a log-in, AuthError where the venue refuses it, VenueUnavailable where no prices
+        come.
+        """
+        if self._prices is None:
+            raise ConfigError(
+                "Polymarket's live prices want a log-in: give API credentials (POLYMARKET_API_KEY, "
+                "POLYMARKET_API_SECRET, POLYMARKET_API_PASSPHRASE)"
+            )
+        return await self._prices.subscribe(assets, callback)
+
+    def strike(self, market: Market) -> Decimal | None:
+        """The price to beat of a window, once its average at the open was seen. Asks nobody."""
+        if market.strike is not None or self._prices is None:
+            return market.strike
+        return self._prices.strike(market.asset, market.open_ms)
 
     # -- the market channel ---------------------------------------------------------------------------------------
 
