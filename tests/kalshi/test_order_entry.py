@@ -344,8 +344,8 @@ async def test_oe_17_ioc_and_fok_that_fill_nothing_are_cancelled_orders() -> Non
 
 async def test_post_only_that_would_cross_is_rejected_in_both_spellings() -> None:
     async with desk() as one:
-        for errors in (False, True):
-            one.venue.exchange.kills_as_errors = errors
+        for cancelled in (False, True):
+            one.venue.exchange.crosses_are_cancelled = cancelled
             with pytest.raises(OrderRejected) as caught:
                 await one.exchange.place_limit_order(one.market, "YES", Side.BUY, "0.99", 1, post_only=True)
             assert caught.value.code == "post_only_cross"

@@ -18,6 +18,8 @@ class Form(Enum):
     CHARGES = "fees charged"
     MARKETS = "settled markets as REST gives them"
     API_LOG = "log of order calls"
+    SOCKET = "messages of a socket with books"
+    BOOKS = "books as REST gives them"
 
 
 class Recording(NamedTuple):
@@ -37,6 +39,8 @@ _COLUMNS = {
     Form.CHARGES: {"ticker", "count", "price", "fee_charged"},
     Form.MARKETS: {"ticker", "result", "open_time", "close_time"},
     Form.API_LOG: {"ev", "utc"},
+    Form.SOCKET: {"type", "msg"},
+    Form.BOOKS: {"url", "method", "response_body"},
 }
 
 
@@ -65,5 +69,5 @@ def _json_rows(text: str) -> list[dict[str, Any]]:
             raise UnknownForm(f"neither JSON nor JSON lines: {error}") from error
     body = document.get("body", document) if isinstance(document, dict) else document
     if isinstance(body, dict):
-        body = next((body[name] for name in ("fills", "orders", "markets") if name in body), [body])
+        body = next((body[name] for name in ("fills", "orders", "markets") if name in body), [body.get("market", body)])
     return [row for row in body if isinstance(row, dict)]

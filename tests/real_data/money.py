@@ -19,7 +19,15 @@ from pmkit.exchanges.types import Fill, Liquidity, OrderState, OrderStatus, Side
 from tests.real_data.report import Report
 
 PLAIN = "quadratic"
-RULES = {name: fee_rule(name, Decimal(1), "test") for name in MAKER_SHARES}
+RULES = {name: fee_rule(name, Decimal(1), "test") for name in MAKER_SHARES} | {
+    f"{name} with the multiplier {multiplier}": fee_rule(name, Decimal(multiplier), "test")
+    for multiplier in ("0.5", "2", "0")
+    for name in MAKER_SHARES
+}
+"""Fee types, and multipliers of series that have another one. The first that fits all fills of a series is taken."""
+TWICE = "the same fill is in another of the files as well"
+OUTSIDE = "its other fills are before or after those in the files"
+PAID_BACK = "an overcharge of the same order was paid back: its fees add up between the formula's raw and rounded sums"
 FINER_FROM_MS = time_ms("2026-08-20T00:00:00Z", "first day on which release 3.29.0 may have been out")
 FINER_BY_MS = time_ms("2026-09-03T00:00:00Z", "day by which it was")
 
@@ -51,10 +59,11 @@ def quanta(at_ms: int) -> tuple[Decimal, ...]:
     return (TRADE_FEE_QUANTUM,) if at_ms >= FINER_BY_MS else (QUANTUM, TRADE_FEE_QUANTUM)
 
 
-def check_fills(name: str, rows: Iterable[dict[str, Any]], seen: set[str]) -> tuple[Report, list[Fill]]:
-    """`seen`: trade ids of all files so far. Fills come back as purchases of the outcome they are positioned for."""
+def check_fills(name: str, rows: Iterable[dict[str, Any]], seen: dict[str, str]) -> tuple[Report, list[Fill]]:
+    """`seen`: ids of all files so far, with their file. Fills come back as purchases of the outcome they are for."""
     report = Report(name)
     good: list[Fill] = []
+    here: set[tuple[str, str]] = set()
     for row in rows:
         label = str(row.get("trade_id"))[:8]
         try:
@@ -64,12 +73,15 @@ def check_fills(name: str, rows: Iterable[dict[str, Any]], seen: set[str]) -> tu
                 raise OddRow("the fill is not read in the terms of its own outcome")
             if row.get("fill_id", one.fill_id) != one.fill_id:
                 raise OddRow("fill_id is not trade_id")
-            if one.fill_id + one.order_id in seen:
+            if seen.setdefault(one.fill_id + one.order_id, name) != name:
+                report.name_it(TWICE, label)
+                continue
+            if (one.fill_id, one.order_id) in here:
                 raise OddRow("a fill twice")
         except (OddRow, RowError, msgspec.ValidationError, ArithmeticError, KeyError) as error:
             report.fail(f"{type(error).__name__}: {error}"[:120], label)
             continue
-        seen.add(one.fill_id + one.order_id)
+        here.add((one.fill_id, one.order_id))
         good.append(one)
     by_series: dict[str, list[Fill]] = defaultdict(list)
     for one in good:
@@ -84,14 +96,30 @@ def _check_series(report: Report, series: str, fills: Sequence[Fill]) -> None:
     rule = PLAIN
     if asset_of(series) is None:
         rule = next((name for name, one in RULES.items() if all(_exact(one, done) for done in fills)), PLAIN)
+    of_order: dict[str, list[Fill]] = defaultdict(list)
     for done in fills:
+        of_order[done.order_id].append(done)
+    for done in fills:
+        label = f"{series} {done.fill_id[:8]}"
         if _exact(RULES[PLAIN], done):
             report.explain()
         elif _exact(RULES[rule], done):
-            label = f"{series} {done.fill_id[:8]}"
-            report.name_it(f"makers pay in this series: all its fills are exact as {rule}", label)
+            other = "makers pay in this series" if "multiplier" not in rule else "another fee in this series"
+            report.name_it(f"{other}: all its fills are exact as {rule}", label)
+        elif _paid_back(RULES[rule], of_order[done.order_id]):
+            report.name_it(PAID_BACK, label)
         else:
-            report.fail("the fee is not the formula's", f"{series} {done.fill_id[:8]} charged {done.fee}")
+            report.fail("the fee is not the formula's", f"{label} charged {done.fee}")
+
+
+def _paid_back(rule: FeeRule, fills: Sequence[Fill]) -> bool:
+    """Since 3.29.0 an accumulator per order gives back what rounding took too much. It takes several fills."""
+    if len(fills) < 2 or min(done.venue_ms for done in fills) < FINER_FROM_MS:
+        return False
+    rounded = [charge(rule, done.price, done.size, done.liquidity is Liquidity.MAKER) for done in fills]
+    raw = [rule.raw(done.price, done.size, done.liquidity is Liquidity.MAKER) for done in fills]
+    each = all(done.fee <= most for done, most in zip(fills, rounded, strict=True) if done.fee is not None)
+    return each and sum(raw) <= sum(done.fee or Decimal(0) for done in fills) <= sum(rounded)
 
 
 def _exact(rule: FeeRule, done: Fill) -> bool:
@@ -125,6 +153,7 @@ def check_orders(name: str, rows: Iterable[dict[str, Any]], fills: Sequence[Fill
     of_order: dict[str, list[Fill]] = defaultdict(list)
     for one in fills:
         of_order[one.order_id].append(one)
+    span = (min(one.venue_ms for one in fills), max(one.venue_ms for one in fills)) if fills else (0, 0)
     seen: set[str] = set()
     for row in rows:
         label = str(row.get("order_id"))[:8]
@@ -138,6 +167,10 @@ def check_orders(name: str, rows: Iterable[dict[str, Any]], fills: Sequence[Fill
             seen.add(order.order_id)
             _check_order(order, row)
             mine = of_order.get(order.order_id, [])
+            outside = order.created_ms < span[0] or order.updated_ms > span[1]
+            if mine and outside and sum((one.size for one in mine), Decimal(0)) < order.filled_amount:
+                report.name_it(OUTSIDE, label)
+                continue
             if has_fills and (mine or not order.filled_amount):
                 _check_sums(order, row, mine)
         except (OddRow, RowError, msgspec.ValidationError, ArithmeticError, KeyError) as error:

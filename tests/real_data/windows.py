@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable
 from decimal import Decimal
@@ -13,7 +14,16 @@ from pmkit.errors import ProtocolChanged
 from pmkit.exchanges.kalshi.rest_messages import Hours, MarketRow, Schedule, SeriesRow, WeekHours
 from pmkit.exchanges.kalshi.schedule import closed_until
 from pmkit.exchanges.kalshi.tickers import series_of, window_closes, window_ticker
-from pmkit.exchanges.kalshi.types import WINDOW_MS, RowError, asset_of, is_window, parse_market, payouts_of, time_ms
+from pmkit.exchanges.kalshi.types import (
+    WINDOW_MS,
+    KalshiMarket,
+    RowError,
+    asset_of,
+    is_window,
+    parse_market,
+    payouts_of,
+    time_ms,
+)
 from tests.real_data.report import Report
 
 EXPECTED_MS = 300_000
@@ -22,6 +32,7 @@ LATE_MS = 20_700_000
 LATE = "the expected expiration (column close) is 5 h 45 min after the window's end; all else is exact"
 CUT = "the strike shown is cut: the previous window's settlement, which is the strike, lies above this one's"
 NEAR = "the strike shown is cut, the index is less than a digit above it, and the window before is not in the file"
+ZERO = "the index value reads 0: the exchange published no right one, and its result stands"
 NO_DATA = "no strike or no index value was published: NO by the rules"
 
 _DAY = [Hours("00:00", "00:00")]
@@ -90,6 +101,8 @@ def _explain(row: dict[str, Any], before: dict[str, Any] | None, step: Decimal) 
             raise OddWindow("no index data, and yet not NO")
         return NO_DATA
     strike, value = Decimal(row["a0"]), Decimal(row["a1"])
+    if not strike or not value:
+        return ZERO
     exact_strike = Decimal(before["a1"]) if before is not None and before["a1"] else None
     if exact_strike is not None and not strike <= exact_strike < strike + step:
         raise OddWindow("the strike is not the previous window's settlement, cut")
@@ -128,7 +141,7 @@ def _explain_market(row: dict[str, Any]) -> str | None:
     series = SeriesRow(series_of(row["ticker"]), "", "Crypto", "fifteen_min", "quadratic", Decimal(1))
     market = parse_market(msgspec.convert(row, MarketRow, strict=False), series, time_ms(row["close_time"], "close"))
     if asset_of(market.series_ticker) is None or not is_window(market):
-        return "not a 15-minute window of a coin: no rule of ours"
+        return _explain_other(market, row)
     if market.close_ms not in window_closes(market.ticker):
         raise OddWindow("the ticker does not name the close")
     if market.payouts is None:
@@ -137,6 +150,33 @@ def _explain_market(row: dict[str, Any]) -> str | None:
         if market.result != "no":
             raise OddWindow("no strike or no index value, and yet not NO")
         return NO_DATA
+    if not Decimal(market.expiration_value):
+        return ZERO
     if ("yes" if Decimal(market.expiration_value) >= market.strike else "no") != market.result:
         raise OddWindow("the result is not that of the index against the strike")
     return None
+
+
+def _explain_other(market: KalshiMarket, row: dict[str, Any]) -> str | None:
+    """Hourly, range and other markets: the value against the strikes, by the kind of strike; else no rule of ours."""
+    if market.payouts is None:
+        return f"not finalized ({market.venue_status})"
+    value, kind = _number(row.get("expiration_value")), row.get("strike_type")
+    floor, cap = _number(row.get("floor_strike")), _number(row.get("cap_strike"))
+    holds: bool | None = None
+    if value is not None and floor is not None and kind in ("greater", "greater_or_equal"):
+        holds = value > floor or (kind == "greater_or_equal" and value == floor)
+    elif value is not None and cap is not None and kind in ("less", "less_or_equal"):
+        holds = value < cap or (kind == "less_or_equal" and value == cap)
+    elif value is not None and floor is not None and cap is not None and kind == "between":
+        holds = floor <= value <= cap
+    if holds is None or market.result not in ("yes", "no"):
+        return "not a 15-minute window of a coin, and no number against a strike: no rule of ours"
+    if holds != (market.result == "yes"):
+        raise OddWindow("the result is not that of the value against the strikes")
+    return None
+
+
+def _number(value: object) -> Decimal | None:
+    text = str(value).replace(",", "") if value not in (None, "") else ""
+    return Decimal(text) if re.fullmatch(r"-?\d+(\.\d+)?", text, re.ASCII) else None

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
+import gzip
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -105,14 +108,17 @@ async def test_fill_or_kill(at: Desk) -> None:
     assert (await at.trader.refused("bid", "0.5500", "1", time_in_force="fill_or_kill"))[0] == 400
 
 
-async def test_a_post_only_order_that_would_cross_is_cancelled(at: Desk) -> None:
+async def test_a_post_only_order_that_would_cross_is_refused_or_cancelled(at: Desk, recordings: Path) -> None:
     at.quote(Side.SELL, 5_500, 4)
+    status, body = await at.trader.try_order("bid", "0.5500", "1.00", post_only=True)
+    with gzip.open(recordings / "kalshi/sessions/order_api_log_20260804_maker.jsonl.gz", "rt") as file:
+        [seen] = [row["resp"] for row in map(json.loads, file) if row["ev"] == "post" and row["status"] == 400]
+    assert (status, body) == (400, ast.literal_eval(seen))
+    at.venue.exchange.crosses_are_cancelled = True
     made = await at.trader.order("bid", "0.5500", "1.00", post_only=True)
     assert (made["fill_count"], made["remaining_count"]) == ("0.00", "0.00")
     assert at.venue.exchange.orders[made["order_id"]].reason == "PostOnlyCrossCancel"
     assert (await at.trader.order("bid", "0.5400", "1.00", post_only=True))["remaining_count"] == "1.00"
-    at.venue.exchange.kills_as_errors = True
-    assert await at.trader.refused("bid", "0.5500", "1.00", post_only=True) == (400, "post_only_cross")
 
 
 async def test_reduce_only_never_turns_a_position(at: Desk) -> None:

@@ -84,6 +84,7 @@ async def test_reasons_of_the_last_change(at: Desk) -> None:
         await subscribed(ws)
         at.quote(Side.SELL, 5_500, 1)
         path = "/portfolio/events/orders/{}/{}"
+        at.venue.exchange.crosses_are_cancelled = True
         crossed = await at.trader.order("bid", "0.5500", "1.00", post_only=True)
         kept = await at.trader.order("bid", "0.4000", "5.00")
         await at.trader.ask("POST", path.format(kept["order_id"], "decrease"), {"reduce_by": "1", "exchange_index": 2})

@@ -6,6 +6,7 @@ The keys are PEM files beside the vectors, or beside the shared ones ($PMKIT_REC
 from __future__ import annotations
 
 import base64
+import binascii
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ class Keys:
 
     def __init__(self, directory: Path) -> None:
         self.public: rsa.RSAPublicKey | None = None
+        self.public_ed25519: ed25519.Ed25519PublicKey | None = None
         self.rsa: list[Signer] = []
         self.ed25519: list[Signer] = []
         for path in sorted(directory.glob("*.pem")):
@@ -40,6 +42,8 @@ class Keys:
             if b"PUBLIC KEY" in data:
                 public = serialization.load_pem_public_key(data)
                 self.public = public if isinstance(public, rsa.RSAPublicKey) else self.public
+                if isinstance(public, ed25519.Ed25519PublicKey):
+                    self.public_ed25519 = public
                 continue
             key = serialization.load_pem_private_key(data, None)
             if isinstance(key, ed25519.Ed25519PrivateKey):
@@ -48,12 +52,23 @@ class Keys:
                 self.rsa.append(Signer.from_key(_KEY_ID, data))
 
     def verifies(self, signature: str, text: bytes) -> bool:
+        """Whether it is a signature of the RSA key."""
         assert self.public is not None
         try:
             self.public.verify(base64.b64decode(signature, validate=True), text, _PSS, hashes.SHA256())
-        except InvalidSignature:
+        except (InvalidSignature, binascii.Error):
             return False
         return True
+
+    def verifies_ed25519(self, signature: str, text: bytes) -> bool:
+        """Whether it is one of the Ed25519 key; not without such a key."""
+        try:
+            if self.public_ed25519 is not None:
+                self.public_ed25519.verify(base64.b64decode(signature, validate=True), text)
+                return True
+        except (InvalidSignature, binascii.Error):
+            pass
+        return False
 
 
 def check(content: dict[str, Any], path: Path) -> Iterator[tuple[str, str | None]]:
@@ -82,6 +97,8 @@ def verify_problem(row: dict[str, Any], keys: Keys) -> str | None:
             return "our RSA signature does not verify"
     for signer in keys.ed25519:
         headers = signer.headers(method, path, stamp)
+        if keys.public_ed25519 is not None and not keys.verifies_ed25519(row["ed25519_signature"], text):
+            return "the official Ed25519 signature does not verify"
         if headers["KALSHI-ACCESS-SIGNATURE"] != row["ed25519_signature"]:
             return f"Ed25519 signature is {headers['KALSHI-ACCESS-SIGNATURE']}, expected {row['ed25519_signature']}"
         if headers["KALSHI-ACCESS-TIMESTAMP"] != str(stamp):
@@ -92,6 +109,7 @@ def verify_problem(row: dict[str, Any], keys: Keys) -> str | None:
 def fail_problem(row: dict[str, Any], keys: Keys) -> str | None:
     if keys.public is None:
         return "the RSA public key is missing: it is needed as .pem beside the file"
-    if keys.verifies(row["signature"], row["must_not_verify_against"].encode()):
+    text = row["must_not_verify_against"].encode()
+    if keys.verifies(row["signature"], text) or keys.verifies_ed25519(row["signature"], text):
         return "a wrong signature verifies"
     return None

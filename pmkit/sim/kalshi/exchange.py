@@ -31,9 +31,10 @@ from pmkit.sim.server import Refused
 class Exchange:
     """One shard's matching for the members in `accounts`; `find` says which windows are listed, `live` which trade.
 
-    Not known of the real one, so switchable: `kills_as_errors` answers 400 to a post-only order that would cross and to
-    a FOK that cannot fill (default: 201 with nothing filled), `client_ids_come_free` lets the id of an ended order be
-    used again (default: never).
+    A post-only order that would cross is refused as a bot saw it on 2026-08-04 (sessions/order_api_log_20260804);
+    with `crosses_are_cancelled` it is accepted and cancelled at once, as FIX has it. Not known of the real one, so
+    switchable: `kills_as_errors` answers 400 to a FOK that cannot fill (default: 201 with nothing filled),
+    `client_ids_come_free` lets the id of an ended order be used again (default: never).
     """
 
     def __init__(
@@ -46,6 +47,7 @@ class Exchange:
         paused: Callable[[], bool],
         watch_expiry: Callable[[OrderRecord], object],
     ) -> None:
+        self.crosses_are_cancelled = False
         self.kills_as_errors = False
         self.client_ids_come_free = False
         self.orders: dict[str, OrderRecord] = {}
@@ -118,8 +120,8 @@ class Exchange:
             count = min(count, max(0, -net if intent.side is Side.BUY else net))
         plan = plan_of(live, account, intent.side, intent.price, count, intent.self_trade)
         if intent.post_only and crosses(live, intent.side, intent.price):
-            if self.kills_as_errors:
-                raise refuse(400, "post_only_cross")
+            if not self.crosses_are_cancelled:
+                raise refuse(400, "invalid_order", "post only cross")
             return self._stillborn(account, intent, "PostOnlyCrossCancel")
         time_in_force = intent.time_in_force
         if time_in_force is TimeInForce.FOK:
