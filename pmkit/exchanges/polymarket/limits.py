@@ -8,6 +8,7 @@ is wall time but on local venues. Source: docs.polymarket.com/api-reference/trad
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from typing import Final
 
@@ -31,6 +32,7 @@ _TIERS: Final[dict[str, tuple[float, float]]] = {
 """Orders per second and burst; cancels have twice as much of both."""
 
 _LOG = logging.getLogger("pmkit.polymarket")
+_COUNT = re.compile(r"-?[0-9]{1,9}").fullmatch  # the cancel bucket may be below zero
 
 
 class _Tokens:
@@ -115,14 +117,14 @@ class TradingLimits:
             self._orders.set(rate, burst)
             self._cancels.set(2 * rate, 2 * burst)
         bucket = self._orders if orders else self._cancels
-        left = headers.get("poly-ratelimit-remaining", "")
-        if left.isascii() and left.isdigit() and len(left) <= 9:
+        left = headers.get("poly-ratelimit-remaining", "").strip()
+        if _COUNT(left):
             # Others may trade with this signer too: the venue's count is the one that matters.
             bucket.tokens = min(bucket.level(self._clock.monotonic()), float(left))
         if status == 429:
             bucket.level(self._clock.monotonic())
             bucket.tokens = min(bucket.tokens, 0.0)
-        if headers.get("poly-ratelimit-warning"):
+        if headers.get("poly-ratelimit-warning", "").strip().lower() == "true":
             self.warnings += 1
             if self.warnings == 1:
                 _LOG.warning("polymarket: the venue warns of the %s limit", "order" if orders else "cancel")
