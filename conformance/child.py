@@ -91,8 +91,9 @@ async def _run(
 
 def _details(error: Exception) -> dict[str, Any]:
     """What several clients tell of a refusal, where they do."""
-    found = {name: getattr(error, name, None) for name in ("status_code", "status", "code")}
-    return {name: value for name, value in found.items() if isinstance(value, int | str)}
+    names = ("status_code", "status", "code", "restriction", "retry_after", "heartbeat_id")
+    found = {name: getattr(error, name, None) for name in names}
+    return {name: value for name, value in found.items() if isinstance(value, int | float | str)}
 
 
 def serve(distribution: str, connect: Callable[[Settings], AbstractAsyncContextManager[Calls]]) -> None:

@@ -11,6 +11,7 @@ import hmac
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import msgspec
 from aiohttp import web
 
 from pmkit.clock import Clock
@@ -157,6 +158,7 @@ class AuthRoutes:
         server.delete("/auth/api-key", self._delete)
         server.post("/auth/readonly-api-key", self._create_read_only)
         server.get("/auth/readonly-api-keys", self._list_read_only)
+        server.delete("/auth/readonly-api-key", self._delete_read_only)
         server.get("/auth/ban-status/closed-only", self._ban)
 
     async def _create(self, request: web.Request) -> web.Response:
@@ -187,6 +189,17 @@ class AuthRoutes:
     async def _list_read_only(self, request: web.Request) -> web.Response:
         key = await self._keys.of_request(request)
         return answer({"readonlyApiKeys": [row.key for row in self._keys.of(key.owner, read_only=True)]})
+
+    async def _delete_read_only(self, request: web.Request) -> web.Response:
+        key = await self._keys.of_request(request, writing=True)
+        try:
+            wanted = msgspec.json.decode(await request.read(), type=dict[str, str]).get("key", "")
+        except msgspec.MsgspecError as error:
+            raise Refused(400, "Invalid payload") from error
+        for row in self._keys.of(key.owner, read_only=True):
+            if row.key == wanted:
+                self._keys.forget(row)
+        return answer(True)
 
     async def _ban(self, request: web.Request) -> web.Response:
         key = await self._keys.of_request(request)

@@ -18,6 +18,7 @@ Levels = Sequence[tuple[int, int]]
 COARSE_TICK = 100
 FINE_TICK = 10
 MIN_ORDER_SHARES = 5
+NO_BOOK = "No orderbook exists for the requested token id"
 
 
 def decimal_text(units: int, scale: int) -> str:
@@ -134,3 +135,8 @@ class TokenBook:
     def best_ask_text(self) -> str:
         """ "1" where nobody asks."""
         return price_text(self.asks[0][0]) if self.asks else "1"
+
+
+def touch(book: TokenBook) -> tuple[int, int]:
+    """Best bid and ask; nothing and one dollar where a side is empty."""
+    return book.bids[0][0] if book.bids else 0, book.asks[0][0] if book.asks else PRICE_UNITS

@@ -14,7 +14,7 @@ from pmkit.sim.engine import Side, TimeInForce, Update
 from pmkit.sim.faults import Faults
 from pmkit.sim.polymarket.accounts import Account, Accounts
 from pmkit.sim.polymarket.auth import ApiKey
-from pmkit.sim.polymarket.book import own_levels, price_of, side_of
+from pmkit.sim.polymarket.book import NO_BOOK, own_levels, price_of, side_of
 from pmkit.sim.polymarket.live import LiveMarket
 from pmkit.sim.polymarket.market import Window
 from pmkit.sim.polymarket.order_body import MIN_MARKETABLE, Intent, OrderType, check_numbers
@@ -33,7 +33,6 @@ from pmkit.sim.polymarket.wallets import WalletType, deposit_of, wallet_of
 from pmkit.sim.server import Refused
 
 TAKER_DELAY_SECONDS = 0.150
-NO_BOOK = "No orderbook exists for the requested token id"
 FOK_KILLED = "order couldn't be fully filled. FOK orders are fully filled or killed."
 FAK_KILLED = "no orders found to match with FAK order. FAK orders are partially filled or killed if no match is found."
 GONE = "already canceled or matched"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from pmkit.clock import Clock
@@ -53,7 +54,7 @@ class SignerLimits:
             wait = max(1, -int(-(cost - bucket.left) // rate))
             raise Refused(429, "Too Many Requests", {**self._headers(bucket, rate, burst), "Retry-After": str(wait)})
         bucket.left -= cost
-        return {**self._headers(bucket, rate, burst), **({"Poly-RateLimit-Warning": "1"} if short else {})}
+        return {**self._headers(bucket, rate, burst), **({"Poly-RateLimit-Warning": "true"} if short else {})}
 
     def charge(self, signer: str, cost: int) -> None:
         """Take from the cancel bucket what is only known afterwards (cancel-all); it may owe."""
@@ -64,7 +65,7 @@ class SignerLimits:
     def _headers(self, bucket: _Bucket, rate: int, burst: int) -> dict[str, str]:
         full = (burst - bucket.left) / rate
         return {
-            "Poly-RateLimit-Remaining": str(max(0, int(bucket.left))),
+            "Poly-RateLimit-Remaining": str(math.floor(bucket.left)),
             "Poly-RateLimit-Reset": str(int(self._clock.now_ms() / 1000 + full) + 1),
             "Poly-RateLimit-Tier": self.tier,
         }

@@ -1,4 +1,4 @@
-"""The public side of the CLOB (reference: polymarket-trading.md, 3.10, 3.11)."""
+"""The public side of the CLOB but for its quotes (reference: polymarket-trading.md, 3.10, 3.11)."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from aiohttp import web
 
 from pmkit.clock import Clock
 from pmkit.sim.engine import PRICE_UNITS
-from pmkit.sim.polymarket.book import MIN_ORDER_SHARES, TokenBook, last_text, price_of, price_text
+from pmkit.sim.polymarket.book import MIN_ORDER_SHARES, NO_BOOK, TokenBook, price_of, touch
 from pmkit.sim.polymarket.gamma import BASE_FEE, FEE_SCHEDULE, description, iso, tags_of
 from pmkit.sim.polymarket.live import LiveMarket
 from pmkit.sim.polymarket.market import OUTCOMES, Window
@@ -18,7 +18,6 @@ from pmkit.sim.world import World
 
 MAX_BOOKS = 500
 MAX_HISTORY_SECONDS = 15 * 86_400
-NO_BOOK = "No orderbook exists for the requested token id"
 NOT_BUILT = "not built in this local venue yet"
 
 _INTERVAL_SECONDS = {"1h": 3_600, "6h": 21_600, "1d": 86_400, "1w": 604_800, "1m": 2_592_000, "max": 0, "all": 0}
@@ -57,13 +56,9 @@ class ClobRoutes:
         server.get("/version", self._version)
         server.get("/book", self._book)
         server.post("/books", self._books)
-        server.get("/price", self._price)
-        server.get("/midpoint", self._midpoint)
-        server.get("/spread", self._spread)
         server.get("/tick-size", self._tick_size)
         server.get("/neg-risk", self._neg_risk)
         server.get("/fee-rate", self._fee_rate)
-        server.get("/last-trade-price", self._last_trade_price)
         server.get("/prices-history", self._history)
         server.get("/markets-by-token/{token}", self._by_token)
         server.get("/markets/{condition}", self._market)
@@ -109,22 +104,6 @@ class ClobRoutes:
         books = [book.rest_json() for token in tokens if (book := self._markets.book_of(token)) is not None]
         return answer(f"[{','.join(books)}]".encode())
 
-    async def _price(self, request: web.Request) -> web.Response:
-        side = request.query.get("side", "").upper()
-        if side not in ("BUY", "SELL"):
-            raise Refused(400, "Invalid side")
-        book = self._found(request)
-        # BUY is the best bid, not the price that a buyer pays (seen in production, section 3.10).
-        return answer({"price": book.best_bid_text() if side == "BUY" else book.best_ask_text()})
-
-    async def _midpoint(self, request: web.Request) -> web.Response:
-        bid, ask = _touch(self._found(request))
-        return answer({"mid": f"{(bid + ask) / 2 / PRICE_UNITS:.5f}".rstrip("0").rstrip(".")})
-
-    async def _spread(self, request: web.Request) -> web.Response:
-        bid, ask = _touch(self._found(request))
-        return answer({"spread": price_text(ask - bid)})
-
     async def _tick_size(self, request: web.Request) -> web.Response:
         return answer({"minimum_tick_size": self._found(request).tick / PRICE_UNITS})
 
@@ -135,15 +114,6 @@ class ClobRoutes:
     async def _fee_rate(self, request: web.Request) -> web.Response:
         self._found(request)
         return answer({"base_fee": BASE_FEE})
-
-    async def _last_trade_price(self, request: web.Request) -> web.Response:
-        """Before the first trade "0.5" and no side, as the OpenAPI says."""
-        book = self._found(request)
-        window = self._markets.known(book.token)
-        live = self._markets.running(window) if window is not None else None
-        if window is None or live is None or live.last_trade is None:
-            return answer({"price": "0.5", "side": ""})
-        return answer({"price": last_text(live.last_trade), "side": live.last_side.value})
 
     # ---- markets
 
@@ -178,7 +148,7 @@ class ClobRoutes:
             elif book is None or not (book.bids or book.asks):
                 price = 0.5
             else:
-                price = sum(_touch(book)) / 2 / PRICE_UNITS
+                price = sum(touch(book)) / 2 / PRICE_UNITS
             rows.append({"token_id": token, "outcome": OUTCOMES[outcome], "price": price, "winner": winner})
         return rows
 
@@ -278,7 +248,3 @@ class ClobRoutes:
         if span[1] - span[0] > MAX_HISTORY_SECONDS:
             raise Refused(400, "the interval is too long: at most 15 days")
         return span
-
-
-def _touch(book: TokenBook) -> tuple[int, int]:
-    return book.bids[0][0] if book.bids else 0, book.asks[0][0] if book.asks else PRICE_UNITS

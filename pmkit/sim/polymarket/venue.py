@@ -27,6 +27,7 @@ from pmkit.sim.polymarket.market import OUTCOMES, Listings, Window
 from pmkit.sim.polymarket.modes import AnswerFaults, Modes
 from pmkit.sim.polymarket.order_rest import OrderRoutes
 from pmkit.sim.polymarket.prices import PriceChannel
+from pmkit.sim.polymarket.quotes import QuoteRoutes
 from pmkit.sim.polymarket.rest import NOT_BUILT, ClobRoutes
 from pmkit.sim.polymarket.trades import TradeBook
 from pmkit.sim.polymarket.user import UserChannel
@@ -93,6 +94,7 @@ class PolymarketVenue(Venue):
         # One funded account per wallet type, each with a key of its own.
         self.test_accounts: dict[int, TestAccount] = {int(kind): self.accounts.make(kind) for kind in WalletType}
         ClobRoutes(self.clob, self)
+        QuoteRoutes(self.clob, self)
         AuthRoutes(self.clob, self.keys, self.desk.closed_only)
         OrderRoutes(self.clob, self.desk, self.keys, self.limits, self.modes, self.answers)
         self.reads = AccountRoutes(
