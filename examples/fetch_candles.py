@@ -110,7 +110,7 @@ async def fetch_all(fetcher, directory, symbols, interval, period, estimates) ->
 
                 def moved(progress, task=task, began=began):
                     seconds = max(0.001, fetcher.clock.io_monotonic() - began)
-                    rate = f"{progress.rows / seconds:,.0f} rows/s"
+                    rate = "waiting for the network" if progress.trouble else f"{progress.rows / seconds:,.0f} rows/s"
                     bars.update(task, completed=progress.done, total=progress.total, rate=rate)
 
                 results.append(await fetcher.fetch(symbol, interval, *period, directory, progress=moved))

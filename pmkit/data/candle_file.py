@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
@@ -43,6 +43,27 @@ def row_time(line: bytes) -> int | None:
     """The open time of a row without its line end; None where it is no row."""
     found = _ROW.fullmatch(line)
     return int(found[1]) if found else None
+
+
+def whole_rows(read: Callable[[int, int], bytes], size: int) -> tuple[int, bytes]:
+    """Where the last whole row of a file ends, and that row without its line end; b"" where there is none.
+
+    `read(start, count)` reads the file. Readers and writers ask here, so that both see the same end.
+    """
+    start = max(len(HEADER), size - _TAIL_BYTES)
+    block = read(start, max(0, size - start))
+    # A power cut may leave zeros where the data of the last writes did not reach the disk; what follows them is lost.
+    zeros = block.find(b"\0")
+    if zeros >= 0:
+        block = block[:zeros]
+    stop = block.rfind(b"\n")
+    if stop < 0:
+        return (len(HEADER), b"") if start == len(HEADER) else (start, block)
+    return start + stop + 1, block[block.rfind(b"\n", 0, stop) + 1 : stop]
+
+
+class FileGone(ConfigError):
+    """A file was removed, renamed or replaced by somebody else while it was written."""
 
 
 @contextmanager
@@ -83,6 +104,7 @@ class CandleFile:
         self.path = path
         self.cut = 0
         self._unsynced = 0
+        self._appended = False
         self.first_ms: int | None = None
         self.last_ms: int | None = None
         with disk_errors(path):
@@ -147,26 +169,20 @@ class CandleFile:
 
     def _last_row(self) -> tuple[int, int | None]:
         """Where the last whole row ends, and its time. Raises ConfigError where it is no row of ours."""
-        start = max(len(HEADER), self.size - _TAIL_BYTES)
-        block = self._read(start, self.size - start)
-        # A power cut may leave zeros where the data of the last write did not reach the disk.
-        zeros = block.find(b"\0")
-        if zeros >= 0:
-            block = block[:zeros]
-        stop = block.rfind(b"\n")
-        if stop < 0 and start == len(HEADER):
-            return len(HEADER), None
-        opened = row_time(block[block.rfind(b"\n", 0, stop) + 1 : stop]) if stop >= 0 else None
+        end, row = whole_rows(self._read, self.size)
+        if end == len(HEADER):
+            return end, None
+        opened = row_time(row)
         if opened is None:
             raise ConfigError(
                 f"{self.path.absolute()} does not end in a candle: it was left alone; move it away or choose another "
                 "directory"
             )
-        return start + stop + 1, opened
+        return end, opened
 
     def append(self, data: bytes, first_ms: int, last_ms: int, *, every: int = 0) -> None:
         """Add whole rows, all or nothing. Raises ValueError where they do not follow the last row, ConfigError where
-        the disk refuses them (full, gone).
+        the disk refuses them (full, gone), FileGone where the file is not at its place any more.
 
         They are on the disk when this returns; with `every`, once that many bytes have come together, or at `close`: a
         kill loses nothing then either, a power cut the last of them.
@@ -174,6 +190,7 @@ class CandleFile:
         if self.last_ms is not None and first_ms <= self.last_ms:
             raise ValueError(f"{self.path.name} ends at {self.last_ms}: a row of {first_ms} does not follow")
         with disk_errors(self.path):
+            self._appended = True
             self._write(data)
             if self.first_ms is None:
                 self.first_ms = first_ms
@@ -187,6 +204,21 @@ class CandleFile:
         with disk_errors(self.path):
             os.fsync(self._fd)
         self._unsynced = 0
+        self._check_place()
+
+    def _check_place(self) -> None:
+        """Rows that go into a file without a name are lost when it is closed."""
+        mine = os.fstat(self._fd)
+        with disk_errors(self.path):
+            try:
+                there = os.stat(self.path)
+            except FileNotFoundError:
+                there = None
+        if there is None or (there.st_dev, there.st_ino) != (mine.st_dev, mine.st_ino):
+            raise FileGone(
+                f"{self.path.absolute()} was removed or replaced while it was written: nothing of it is left there; "
+                "start again, and leave the directory alone meanwhile"
+            )
 
     def _write(self, data: bytes) -> None:
         rest = memoryview(data)
@@ -206,14 +238,16 @@ class CandleFile:
 
     def close(self) -> None:
         """Make durable, unlock and close. Idempotent. Raises ConfigError where the first of these failed."""
-        fd, self._fd = self._fd, -1
+        fd = self._fd
         if fd < 0:
             return
         try:
             if self._unsynced:
-                with disk_errors(self.path):
-                    os.fsync(fd)
+                self.sync()
+            elif self._appended:
+                self._check_place()
         finally:
+            self._fd = -1
             with suppress(OSError):  # released even when it reports an earlier write's error
                 os.close(fd)
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, NamedTuple
 
 from pmkit.data.binance.types import Candle
-from pmkit.data.candle_file import HEADER, LONGEST_ROW, CandleFile, row_time
+from pmkit.data.candle_file import HEADER, LONGEST_ROW, CandleFile, row_time, whole_rows
 from pmkit.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -58,25 +58,22 @@ def _opened(path: Path) -> Iterator[IO[bytes]]:
         yield file
 
 
-def _whole(file: IO[bytes]) -> int:
-    """The size without a torn last row; the file is behind the header before and after."""
-    size = end = file.seek(0, os.SEEK_END)
-    while end > len(HEADER):
-        start = max(len(HEADER), end - LONGEST_ROW)
+def _whole(file: IO[bytes]) -> tuple[int, bytes]:
+    """The size without a torn end, and the last row; the file is behind the header before and after."""
+
+    def read(start: int, count: int) -> bytes:
         file.seek(start)
-        at = file.read(end - start).rfind(b"\n")
-        if at >= 0:
-            size = start + at + 1
-            break
-        size = end = start
+        return file.read(count)
+
+    found = whole_rows(read, file.seek(0, os.SEEK_END))
     file.seek(len(HEADER))
-    return max(size, len(HEADER))
+    return found
 
 
 def blocks(path: Path, size: int = _BLOCK) -> Iterator[bytes]:
     """The rows of a file in blocks of whole lines, a torn last row left out. Raises ConfigError."""
     with _opened(path) as file:
-        left, tail = _whole(file) - len(HEADER), b""
+        left, tail = _whole(file)[0] - len(HEADER), b""
         while left > 0:
             block = file.read(min(size, left))
             if not block:
@@ -99,11 +96,7 @@ def first_time(path: Path) -> int | None:
 def last_time(path: Path) -> int | None:
     """The open time of the last whole row; None for an empty file. Raises ConfigError."""
     with _opened(path) as file:
-        end = _whole(file)
-        start = max(len(HEADER), end - LONGEST_ROW)
-        file.seek(start)
-        lines = file.read(end - start).split(b"\n")[:-1]
-    return row_time(lines[-1]) if lines else None
+        return row_time(_whole(file)[1])
 
 
 def read(paths: Path | Sequence[Path], start_ms: int | None = None, end_ms: int | None = None) -> pd.DataFrame:

@@ -86,6 +86,30 @@ async def test_what_lies_before_and_between_is_filled_in(tmp_path: Path) -> None
         assert not list((tmp_path / "BTCUSDT-1m").glob("*.head"))
 
 
+@pytest.mark.parametrize("size", [1, 999, 1000, 1001, 2000])
+async def test_rs_19_every_length_and_holes_at_every_seam(size: int, tmp_path: Path) -> None:
+    async with history("1s", NOW) as venue, client(venue) as fetcher:
+        start = ms("2026-03-19T10:00:00")
+        seams = range(998, 1002), range(999, 1000), range(1000, 1001)
+        for number, hole in enumerate((range(0), range(1), *seams, range(size - 1, size), range(size))):
+            venue.outage = {start + at * S for at in hole if at < size}
+            found = await fetcher.fetch("BTCUSDT", "1s", start, start + size * S, tmp_path / str(number))
+            rows = size - len(venue.outage)
+            assert (found.rows, found.candles, found.missing) == (rows, rows, size - rows)
+            held = months(tmp_path / str(number)).get("2026-03", HEADER)
+            assert held == venue.csv(start, start + size * S)
+            streamed = [row.open_ms async for row in fetcher.klines("BTCUSDT", "1s", start, start + size * S)]
+            assert streamed == list(venue.opens(start, start + size * S))
+
+
+async def test_rs_19_nothing_at_all(tmp_path: Path) -> None:
+    async with history("1s", NOW) as venue, client(venue) as fetcher:
+        venue.first_ms = ms("2026-03-20T12:00:00")
+        found = await fetcher.fetch("BTCUSDT", "1s", ms("2026-03-19"), ms("2026-03-19T01:00:00"), tmp_path)
+        assert (found.rows, found.candles, found.gaps, found.files) == (0, 0, [], [])
+        assert [row async for row in fetcher.klines("BTCUSDT", "1s", ms("2026-03-19"), ms("2026-03-19"))] == []
+
+
 async def test_holes_are_reported_and_never_filled(tmp_path: Path) -> None:
     async with history("1s", NOW) as venue, client(venue) as fetcher:
         start, end = ms("2026-03-19T23:00:00"), ms("2026-03-20T01:00:00")
@@ -170,7 +194,7 @@ async def test_rows_of_elsewhere_end_the_run_and_keep_what_is_whole(tmp_path: Pa
         assert not report.complete and report.end_ms == start + 1999 * S + 1
 
 
-async def test_418_ends_the_run_at_once_and_the_next_one_goes_on(tmp_path: Path) -> None:
+async def test_rs_02_418_ends_the_run_at_once_and_the_next_one_goes_on(tmp_path: Path) -> None:
     async with history("1s", NOW) as venue:
         start = ms("2026-03-20T10:00:00")
 
@@ -201,9 +225,9 @@ async def test_the_share_of_the_weight_is_never_exceeded(tmp_path: Path) -> None
             sent: list[tuple[float, int]] = []
             spend = fetcher.budget.spend
 
-            def note(weight: int, now: float) -> None:
-                sent.append((now, weight))
-                spend(weight, now)
+            def note(weight: int) -> None:
+                sent.append((fetcher.clock.monotonic(), weight))
+                spend(weight)
 
             fetcher.budget.spend = note  # type: ignore[method-assign]
             start = ms("2026-03-19T10:00:00")

@@ -19,7 +19,7 @@ import msgspec
 
 from pmkit.data.binance import plan
 from pmkit.data.binance.bulk import BulkFacts
-from pmkit.data.binance.gaps import FileFacts, GapReport, find_gaps, read_report, scan, write_report
+from pmkit.data.binance.gaps import FileFacts, GapReport, find_gaps, lost_rows, read_report, scan, write_report
 from pmkit.data.binance.plan import Kind, Month, Target
 from pmkit.data.candle_file import HEADER, CandleFile, disk_errors, sync_directory
 from pmkit.data.storage import first_time, last_time
@@ -36,9 +36,12 @@ class Archive:
         self._symbol = symbol
         self._interval = interval
         self._length = length
-        self._heads: dict[str, Path] = {}
+        # By month: the head that is written, and its last row so far.
+        self._heads: dict[str, tuple[Path, int | None]] = {}
         self._facts: dict[str, FileFacts] = {}
         self._sources: dict[str, BulkFacts] = {}
+        # First and last row of files that were there when they were last read.
+        self._gone: list[tuple[int, int]] = []
 
     def path(self, month: str) -> Path:
         """The file of a month (2026-03)."""
@@ -80,30 +83,33 @@ class Archive:
             return target
         path = self.path(target.month.name)
         chosen = path.with_name(f"{path.name}.{target.start_ms}.head")
-        start = target.start_ms
+        start, last = target.start_ms, None
         for begins, head in self._found_heads(path):
             with disk_errors(head):
                 if begins > target.start_ms or head.stat().st_size < len(HEADER):
                     os.unlink(head)
                     continue
             with CandleFile(head) as file:
-                chosen, start = head, file.last_ms + 1 if file.last_ms is not None else begins
+                chosen, last = head, file.last_ms
+                start = begins if last is None else last + 1
             break
-        self._heads[target.month.name] = chosen
+        self._heads[target.month.name] = (chosen, last)
         return msgspec.structs.replace(target, start_ms=start)
 
     def open(self, target: Target) -> CandleFile:
         """The file that a target is written to, open at its end."""
-        path = self.path(target.month.name)
-        file = CandleFile(self._heads[target.month.name] if target.kind is Kind.HEAD else path)
-        if file.last_ms is not None and file.last_ms >= target.start_ms:
+        path, last = self.path(target.month.name), target.month.last_ms
+        if target.kind is Kind.HEAD:
+            path, last = self._heads[target.month.name]
+        file = CandleFile(path)
+        if file.last_ms != last:
             file.close()
             raise ConfigError(f"{file.path.absolute()} was changed by somebody else meanwhile: start again")
         return file
 
     def join(self, target: Target) -> None:
         """Put a head into its file, in one step."""
-        head, path = self._heads[target.month.name], self.path(target.month.name)
+        head, path = self._heads[target.month.name][0], self.path(target.month.name)
         if not head.exists():
             return
         new = path.with_name(path.name + ".new")
@@ -111,14 +117,13 @@ class Archive:
         with CandleFile(path) as old, CandleFile(head) as front:
             if old.first_ms != target.month.first_ms or (front.last_ms or 0) >= (old.first_ms or 0):
                 raise ConfigError(f"{path.absolute()} was changed by somebody else meanwhile: start again")
-            with disk_errors(new), new.open("wb") as joined:
-                with head.open("rb") as part:
-                    shutil.copyfileobj(part, joined, 1 << 20)
-                with path.open("rb") as part:
-                    part.seek(len(HEADER))
-                    shutil.copyfileobj(part, joined, 1 << 20)
-                joined.flush()
-                os.fsync(joined.fileno())
+            with disk_errors(new):
+                try:
+                    _concatenate(new, head, path)
+                except OSError:
+                    with suppress(OSError):  # where the disk is full it would keep what little room there is
+                        new.unlink()
+                    raise
         with disk_errors(path):
             os.replace(new, path)
             sync_directory(path.parent)
@@ -141,14 +146,16 @@ class Archive:
         try:
             size = path.stat().st_size
         except FileNotFoundError:
-            self._facts.pop(path.name, None)
+            if gone := self._facts.pop(path.name, None):
+                self._gone.append((gone.first_ms, gone.last_ms))
             return
         known = self._facts.get(path.name)
         if known is None or known.bytes != size:
             self._facts.pop(path.name, None)
             facts = scan(path, self._length) if size > len(HEADER) else None
             if facts is not None:
-                self._facts[path.name] = facts
+                lost = lost_rows(known, facts) if known else []
+                self._facts[path.name] = msgspec.structs.replace(facts, lost=lost)
 
     def report(self, start_ms: int, end_ms: int, complete: bool, sources: dict[str, BulkFacts]) -> GapReport:
         """Look at every file of the range, and write what is missing in it."""
@@ -159,7 +166,8 @@ class Archive:
             with suppress(ConfigError):  # of another range: whoever asks for that one is told
                 self._look(self.directory / name)
         self._sources.update(sources)
-        gaps = find_gaps(self._facts, -(-start_ms // length) * length, end_ms // length * length, length)
+        grid = -(-start_ms // length) * length, end_ms // length * length
+        gaps = find_gaps(self._facts, *grid, length, self._gone)
         missing = sum(gap.missing for gap in gaps)
         report = GapReport(
             symbol=self._symbol,
@@ -176,6 +184,18 @@ class Archive:
         )
         write_report(self.report_path, report)
         return report
+
+
+def _concatenate(target: Path, head: Path, rest: Path) -> None:
+    """Two candle files under one header, synced."""
+    with target.open("wb") as joined:
+        with head.open("rb") as part:
+            shutil.copyfileobj(part, joined, 1 << 20)
+        with rest.open("rb") as part:
+            part.seek(len(HEADER))
+            shutil.copyfileobj(part, joined, 1 << 20)
+        joined.flush()
+        os.fsync(joined.fileno())
 
 
 def free_bytes(directory: Path) -> int:

@@ -16,6 +16,7 @@ import tempfile
 import zipfile
 import zlib
 from collections.abc import AsyncGenerator, Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Final, TypeVar
 
@@ -34,7 +35,10 @@ T = TypeVar("T")
 ATTEMPTS: Final = 4
 FIRST_BACKOFF: Final = 0.5
 GIVE_UP_AFTER: Final = 3
-"""So many files in a row that could not be read, and the host is not asked any more."""
+"""So many files in a row that could not be read, and the host is left alone for a while."""
+PAUSES: Final = (30.0, 60.0, 120.0, 300.0, 600.0)
+"""Market seconds of that: a network that was away comes back, and then bulk files are quicker than REST again."""
+MOST_BYTES_OF_A_LINE: Final = 4_096
 _ALLOW = (("GET", r"/data/spot/(daily|monthly)/klines/[A-Z0-9]+/[0-9a-zA-Z]+/[A-Za-z0-9-]+\.zip(\.CHECKSUM)?"),)
 _BLOCK = 1 << 20
 _UNREADABLE = (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError, NotImplementedError)
@@ -148,6 +152,8 @@ def _lines(file: IO[bytes]) -> Iterator[bytes]:
                 block = tail + block
                 cut = block.rfind(b"\n") + 1
                 block, tail = block[:cut], block[cut:]
+                if len(tail) > MOST_BYTES_OF_A_LINE:
+                    raise BadRows(f"a line of more than {MOST_BYTES_OF_A_LINE} bytes in a bulk file")
                 if first and cut:
                     first = False
                     line, _, rest = block.partition(b"\n")
@@ -176,13 +182,15 @@ class BulkHost:
 
     def __init__(self, endpoints: Endpoints, clock: Clock) -> None:
         self.off = ""
-        """Why the host is not asked any more; empty while it is."""
+        """Why the host is not asked any more (it refuses this machine); empty while it is."""
         self.notes: list[str] = []
         self.downloads = 0
         self.bytes = 0
         self._clock = clock
         self._session = HttpSession(endpoints.binance.bulk, clock, allow=_ALLOW, max_connections=8)
         self._failed = 0
+        self._pauses = 0
+        self._resume_at = 0.0
 
     async def close(self) -> None:
         """End all downloads, within a second."""
@@ -190,27 +198,30 @@ class BulkHost:
 
     async def get(self, bulk: Bulk, symbol: str, interval: str, length: int, directory: Path) -> BulkZip | None:
         """One file, checked; None where REST must do (not there, damaged, no answer). Raises ConfigError: the disk."""
-        if self.off:
+        if self.off or self._clock.monotonic() < self._resume_at:
             return None
         path = bulk.path(symbol, interval)
         try:
             found = await self._checked(bulk, path, length, directory)
         except RegionBlocked as error:
-            self._stop(str(error))
+            if not self.off:
+                self.off = str(error)
+                self._note(f"bulk files are given up, the rest comes over REST: {error}")
             return None
         except (VenueUnavailable, NotSent, RateLimited) as error:
             self._failed += 1
             self._note(f"{bulk.name}: {error}: taken over REST")
             if self._failed >= GIVE_UP_AFTER:
-                self._stop(f"{self._failed} files in a row could not be read")
+                self._pause()
             return None
-        self._failed = 0
+        self._failed = self._pauses = 0
         return found
 
-    def _stop(self, reason: str) -> None:
-        if not self.off:
-            self.off = reason
-            self._note(f"bulk files are given up, the rest comes over REST: {reason}")
+    def _pause(self) -> None:
+        seconds = PAUSES[min(self._pauses, len(PAUSES) - 1)]
+        self._note(f"{self._failed} files in a row could not be read: bulk files are left alone for {seconds:.0f} s")
+        self._failed, self._pauses = 0, self._pauses + 1
+        self._resume_at = self._clock.monotonic() + seconds
 
     def _note(self, text: str) -> None:
         self.notes.append(text)
@@ -291,7 +302,8 @@ class BulkHost:
             with disk_errors(directory):
                 await in_thread(file.flush)
         except BaseException:
-            file.close()
+            with suppress(OSError):  # closing writes what is left: on a full disk that fails once more
+                file.close()
             raise
         self.downloads += 1
         self.bytes += file.tell()

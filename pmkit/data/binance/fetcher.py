@@ -93,6 +93,11 @@ class BinanceFetcher:
             closing.append(self._bulk.close())
         await asyncio.gather(*pages, *closing, return_exceptions=True)
 
+    @property
+    def closed(self) -> bool:
+        """Nothing is sent any more."""
+        return self._hosts.closed
+
     # Candles.
 
     async def warm_up(self, symbol: str, interval: str, n: int, before_ms: int | None = None) -> list[Candle]:
@@ -186,17 +191,21 @@ class BinanceFetcher:
         *,
         progress: Callable[[Progress], object] | None = None,
         source: str = "auto",
+        patience: float = 600.0,
     ) -> Fetched:
         """Closed candles with `start` <= open < `end` into CSV files under `directory`, and a gap report beside them.
 
         Moments are aware datetimes or epoch ms; `start` None is the first candle of the symbol, `end` None is now. What
         the files already have is kept, so that the same call continues a run that was ended in any way. `source`:
-        "auto" (by cost), "rest", "bulk". Raises what the class says, ConfigError for the disk or a file that is not of
+        "auto" (by cost), "rest", "bulk". Once it has begun, a venue that cannot be reached is waited for, `patience`
+        seconds at most. Raises what the class says, ConfigError for the disk or a file that is not of
         pmkit, ValueError for a naive datetime, an end before the start, a start in the future. See `history`.
         """
         from pmkit.data.binance.history import History
 
-        history = History(self, symbol, interval, start, end, directory, progress=progress, source=source)
+        history = History(
+            self, symbol, interval, start, end, directory, progress=progress, source=source, patience=patience
+        )
         return await history.run()
 
     async def estimate(

@@ -19,6 +19,7 @@ from pmkit.clock import to_utc
 from pmkit.data.binance.bulk import BulkFacts
 from pmkit.data.candle_file import disk_errors, sync_directory
 from pmkit.data.storage import blocks
+from pmkit.errors import ConfigError
 
 MOST_OFF_GRID: Final = 1_000
 _SECOND = 1000
@@ -67,8 +68,13 @@ KNOWN_OUTAGES: Final[Sequence[tuple[int, int]]] = [
 holes; a hole that is not among them is just as real. Not complete."""
 
 
+LOST: Final = "they were in the file and are not any more: move the file away and fetch it anew"
+
+
 class Gap(msgspec.Struct, frozen=True):
-    """Candles that the venue does not have: from and to are the open times of the first and the last one."""
+    """Candles that the venue does not have: from and to are the open times of the first and the last one. With `why`
+    LOST it is the file that does not have them any more.
+    """
 
     first_ms: int
     last_ms: int
@@ -89,6 +95,8 @@ class FileFacts(msgspec.Struct, frozen=True):
     off_grid: list[int]
     disorder: list[int]
     """Rows that are not newer than the one before: never written by pmkit."""
+    lost: list[tuple[int, int]] = []
+    """Of the holes, those that were none when the file was read before: somebody else took rows out."""
 
 
 class GapReport(msgspec.Struct, frozen=True):
@@ -122,13 +130,19 @@ def scan(path: Path, length: int) -> FileFacts | None:
     disorder: list[int] = []
     for block in blocks(path):
         rows = block.count(b"\n")
-        opened = int(block[:13])
-        last = int(block[block.rfind(b"\n", 0, -1) + 1 :][:13])
-        whole = last - opened == (rows - 1) * length
-        if whole and length == _SECOND and len(_WHOLE_SECOND.findall(b"\n" + block)) == rows:
-            opens = [opened]
-        else:
-            opens = [int(line[:13]) for line in block.split(b"\n")[:-1]]
+        try:
+            opened = int(block[:13])
+            last = int(block[block.rfind(b"\n", 0, -1) + 1 :][:13])
+            whole = last - opened == (rows - 1) * length
+            if whole and length == _SECOND and len(_WHOLE_SECOND.findall(b"\n" + block)) == rows:
+                opens = [opened]
+            else:
+                opens = [int(line[:13]) for line in block.split(b"\n")[:-1]]
+        except ValueError:
+            raise ConfigError(
+                f"{path.absolute()} holds rows that are no candles: it was left alone; move it away (validate() says "
+                "which rows)"
+            ) from None
         for before, after in pairwise([previous, *opens] if count else opens):
             if after <= before:
                 disorder.append(after)
@@ -144,8 +158,25 @@ def scan(path: Path, length: int) -> FileFacts | None:
     return FileFacts(path.stat().st_size, count, first, previous, holes, off_grid, disorder[:MOST_OFF_GRID])
 
 
-def find_gaps(files: Mapping[str, FileFacts], start_ms: int, end_ms: int, length: int) -> list[Gap]:
-    """What is missing in [start_ms, end_ms), oldest first; both on the grid. The files follow each other in time."""
+def lost_rows(known: FileFacts, now: FileFacts) -> list[tuple[int, int]]:
+    """Holes of a file that it had not when it was read before."""
+    before = set(known.holes) - set(known.lost)
+    inside = (hole for hole in now.holes if known.first_ms <= hole[0] < known.last_ms)
+    return [hole for hole in inside if hole not in before]
+
+
+def find_gaps(
+    files: Mapping[str, FileFacts],
+    start_ms: int,
+    end_ms: int,
+    length: int,
+    lost: Sequence[tuple[int, int]] = (),
+) -> list[Gap]:
+    """What is missing in [start_ms, end_ms), oldest first; both on the grid. The files follow each other in time.
+
+    `lost`: stretches of which it is known that the venue has candles there.
+    """
+    lost = [*lost, *(stretch for facts in files.values() for stretch in facts.lost)]
     found: list[tuple[int, int]] = []
     previous = start_ms - length
     for facts in sorted(files.values(), key=lambda facts: facts.first_ms):
@@ -162,15 +193,19 @@ def find_gaps(files: Mapping[str, FileFacts], start_ms: int, end_ms: int, length
         first = max(start_ms, (before // length + 1) * length)
         last = min(end_ms, -(-after // length) * length) - length
         if first <= last and (after - before - 1) // length:
-            gaps.append(_gap(first, last, length))
+            ours = any(first <= end and start <= last for start, end in lost)
+            gaps.append(_gap(first, last, length, LOST if ours else _why(first, last, length)))
     return gaps
 
 
-def _gap(first: int, last: int, length: int) -> Gap:
-    why = "the venue has no candles there"
+def _why(first: int, last: int, length: int) -> str:
     for start, end in KNOWN_OUTAGES:
         if first >= start - length and last < end + length:
-            why = f"known outage, {to_utc(start):%Y-%m-%d %H:%M:%S} to {to_utc(end):%Y-%m-%d %H:%M:%S} UTC"
+            return f"known outage, {to_utc(start):%Y-%m-%d %H:%M:%S} to {to_utc(end):%Y-%m-%d %H:%M:%S} UTC"
+    return "the venue has no candles there"
+
+
+def _gap(first: int, last: int, length: int, why: str) -> Gap:
     return Gap(first, last, (last - first) // length + 1, _text(first), _text(last), why)
 
 

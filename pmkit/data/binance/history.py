@@ -25,12 +25,12 @@ from pmkit.data.binance import plan
 from pmkit.data.binance.archive import Archive, free_bytes
 from pmkit.data.binance.bulk import in_thread
 from pmkit.data.binance.fetcher import BinanceFetcher
-from pmkit.data.binance.gaps import Gap, GapReport
+from pmkit.data.binance.gaps import LOST, Gap, GapReport
 from pmkit.data.binance.pipeline import Pipeline
 from pmkit.data.binance.plan import Costs, Kind, Piece, Source, Target, Work
 from pmkit.data.binance.rows import Chunk
 from pmkit.data.binance.types import check_ms, check_symbol, interval_ms
-from pmkit.data.candle_file import CandleFile
+from pmkit.data.candle_file import CandleFile, FileGone
 from pmkit.errors import ConfigError
 from pmkit.logging.paths import ensure_writable
 
@@ -43,7 +43,10 @@ _LOG = logging.getLogger("pmkit.binance")
 
 
 class Progress(msgspec.Struct, frozen=True):
-    """After each write. `done` and `total` are slots of the grid, holes included; `rows` were written in this run."""
+    """After each write. `done` and `total` are slots of the grid, holes included; `rows` were written in this run.
+
+    `trouble`: why nothing moves at the moment; empty when all is well.
+    """
 
     symbol: str
     interval: str
@@ -51,6 +54,7 @@ class Progress(msgspec.Struct, frozen=True):
     total: int
     rows: int
     bytes: int
+    trouble: str = ""
 
 
 class Estimate(msgspec.Struct, frozen=True):
@@ -124,6 +128,7 @@ class History:
         *,
         progress: Callable[[Progress], object] | None = None,
         source: str = "auto",
+        patience: float = 0.0,
     ) -> None:
         self.symbol = check_symbol(symbol)
         self.interval = interval
@@ -141,11 +146,21 @@ class History:
             raise ValueError(f"source is one of {', '.join(Source)}, not {source!r}") from None
         self._progress = progress
         self._archive = Archive(Path(directory), self.symbol, interval, self.length)
-        self._pipeline = Pipeline(fetcher, self.symbol, interval, self.length, self._archive.directory)
+        self._pipeline = Pipeline(
+            fetcher,
+            self.symbol,
+            interval,
+            self.length,
+            self._archive.directory,
+            patience=patience,
+            on_trouble=self._tell_trouble,
+        )
         self._costs = Costs(1)
         self._rows = 0
         self._bytes = 0
         self._done = 0
+        self._told = 0
+        self._trouble = ""
         self._reached = 0
         self._total = 0
         self._file: CandleFile | None = None
@@ -219,10 +234,11 @@ class History:
             self._reached = max(asked.start_ms, first.month.start_ms if first.kind is Kind.HEAD else first.start_ms)
         try:
             await self._write_all(todo, asked, work.source)
-        except BaseException:
+        except BaseException as cause:
             try:
                 await in_thread(self._close)
-                await self._report(asked, self._reached)
+                if not isinstance(cause, FileGone):  # what is missing then is no gap
+                    await self._report(asked, self._reached)
             except ConfigError as error:  # what ended the run is what is told
                 _LOG.warning("the end of a run could not be written: %s", error)
             raise
@@ -273,8 +289,15 @@ class History:
         self._file = self._archive.open(target)
 
     def _tell(self, done: int) -> None:
+        self._told = done
         if self._progress is not None:
-            self._progress(Progress(self.symbol, self.interval, done, self._total, self._rows, self._bytes))
+            self._progress(
+                Progress(self.symbol, self.interval, done, self._total, self._rows, self._bytes, self._trouble)
+            )
+
+    def _tell_trouble(self, text: str) -> None:
+        self._trouble = text
+        self._tell(self._told)
 
     async def _finish(self, todo: list[Target], at: int) -> None:
         """A target is complete."""
@@ -299,6 +322,9 @@ class History:
                 self._say(
                     f"{name} has {len(facts.disorder)} rows that are not newer than the one before: fetch it anew"
                 )
+        for gap in report.gaps:
+            if gap.why == LOST:
+                self._say(f"{gap.missing} candles from {gap.first} on: {LOST}")
         if report.off_grid:
             self._say(f"{len(report.off_grid)} candles do not open on the grid: kept as the venue has them")
         months = (self._archive.path(month.name) for month in plan.months(asked.start_ms, asked.end_ms))

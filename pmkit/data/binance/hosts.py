@@ -67,8 +67,13 @@ class BinanceHosts:
         self._turn = 0
         self._closed = False
         self._limit_lock = asyncio.Lock()
+        self._slots = asyncio.Semaphore(max_connections)
         self._resume_at = 0.0
         self._banned_until = 0.0
+
+    @property
+    def closed(self) -> bool:
+        return self._closed
 
     async def close(self) -> None:
         """End all connections, within a second; nothing is sent any more."""
@@ -95,39 +100,50 @@ class BinanceHosts:
         weight, failures, backoff = WEIGHTS[path], 0, FIRST_BACKOFF
         while True:
             await self._admit(path, params, weight)
-            session = self._session()
-            problem: PmkitError
-            self.budget.spend(weight, self._clock.monotonic())
-            try:
-                answer = await session.request("GET", path, params=params, wait=False)
-            except RateLimited as error:  # the session's own gate: nothing was sent
-                self._pause(error.retry_after)
-                continue
-            except (NotSent, VenueUnavailable) as error:
-                problem = error
-                self._leave(session)
-            else:
-                if answer.status == 200:
-                    self._observe(answer)
-                    return answer
-                problem = self._refused(answer, params)
-                self._observe(answer)
-                if isinstance(problem, RegionBlocked):
-                    self.blocked[session.host] = f"{answer.status} {answer.excerpt}".strip()
-                    _LOG.warning("Binance: %s: going on with the next host", problem)
+            async with self._slots:
+                # What waited for a connection is asked again: meanwhile the venue may have said stop.
+                if not self._may_send(weight):
                     continue
-                if isinstance(problem, VenueUnavailable):
-                    self._leave(session)
-                elif answer.status != 429:
-                    raise problem
-            finally:
-                self.budget.answered(weight)
+                found = await self._ask(path, params, weight)
+            if isinstance(found, HttpAnswer):
+                return found
+            if found is None:
+                continue
+            problem = found
             failures += 1
             if failures >= ATTEMPTS or self._closed:
                 raise problem
             _LOG.info("Binance: %s: attempt %d of %d follows", problem, failures + 1, ATTEMPTS)
             await self._clock.sleep(backoff * self._clock.entropy.uniform(0.8, 1.2))
             backoff *= 2
+
+    async def _ask(self, path: str, params: Mapping[str, str | int], weight: int) -> HttpAnswer | PmkitError | None:
+        """One request: its answer, a failure that may pass, or None where it is asked again at once. Raises others."""
+        session = self._session()
+        self.budget.spend(weight)
+        try:
+            answer = await session.request("GET", path, params=params, wait=False)
+        except RateLimited as error:  # the session's own gate: nothing was sent
+            self._pause(error.retry_after)
+            return None
+        except (NotSent, VenueUnavailable) as error:
+            self._leave(session)
+            return error
+        finally:
+            self.budget.answered(weight, self._clock.monotonic())
+        self._observe(answer)
+        if answer.status == 200:
+            return answer
+        problem = self._refused(answer, params)
+        if isinstance(problem, RegionBlocked):
+            self.blocked[session.host] = f"{answer.status} {answer.excerpt}".strip()
+            _LOG.warning("Binance: %s: going on with the next host", problem)
+            return None
+        if isinstance(problem, VenueUnavailable):
+            self._leave(session)
+        elif answer.status != 429:
+            raise problem
+        return problem
 
     def _refused(self, answer: HttpAnswer, params: Mapping[str, str | int]) -> PmkitError:
         """What an answer that is no candles means. The status comes first: bodies of 451 and 5xx look alike."""
@@ -161,17 +177,25 @@ class BinanceHosts:
         wait = 1.0 if seconds is None else seconds
         self._resume_at = max(self._resume_at, self._clock.io_monotonic() + wait)
 
+    def _may_send(self, weight: int) -> bool:
+        """Whether a request may go out now. Raises RateLimited during a ban, NotSent when closed."""
+        if self._closed:
+            raise NotSent("the Binance fetcher is closed: nothing was sent")
+        now = self._clock.io_monotonic()
+        if now < self._banned_until:
+            left = self._banned_until - now
+            raise RateLimited(f"Binance has banned this IP for {left:.0f} s more: nothing was sent", left)
+        return now >= self._resume_at and not self.budget.wait(
+            weight, self._clock.monotonic(), self.venue_clock.now_ms()
+        )
+
     async def _admit(self, path: str, params: Mapping[str, str | int], weight: int) -> None:
         """Wait until this may be sent. Raises RateLimited during a ban, NotSent when closed."""
         while True:
-            if self._closed:
-                raise NotSent("the Binance fetcher is closed: nothing was sent")
-            now = self._clock.io_monotonic()
-            if now < self._banned_until:
-                left = self._banned_until - now
-                raise RateLimited(f"Binance has banned this IP for {left:.0f} s more: nothing was sent", left)
-            if now < self._resume_at:
-                await self._clock.io_sleep(self._resume_at - now)
+            free = self._may_send(weight)
+            pause = self._resume_at - self._clock.io_monotonic()
+            if pause > 0:
+                await self._clock.io_sleep(pause)
                 continue
             now, venue_ms = self._clock.monotonic(), self.venue_clock.now_ms()
             # Asked while there is still room for the question itself.
@@ -179,10 +203,9 @@ class BinanceHosts:
             if not self.budget.known and path != EXCHANGE_INFO and self.budget.wait(spare, now, venue_ms) > 0:
                 await self.read_limit(params)
                 continue
-            wait = self.budget.wait(weight, now, venue_ms)
-            if wait <= 0:
+            if free:
                 return
-            await self._clock.sleep(wait)
+            await self._clock.sleep(self.budget.wait(weight, now, venue_ms))
 
     async def read_limit(self, params: Mapping[str, str | int]) -> None:
         """The limit itself costs 20 and is asked for only when the cautious assumption does not suffice."""

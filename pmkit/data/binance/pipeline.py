@@ -1,7 +1,8 @@
 """Requests side by side, rows in order: pieces of a plan become CSV chunks.
 
 REST pages and bulk files are asked for ahead of their turn, a bounded number of them; what comes early waits. Memory
-does not grow with the range.
+does not grow with the range. While nothing can be reached (a closed lid, a router that starts anew) pages are asked for
+again until the patience ends.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncGenerator, AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable, Iterator
 from contextlib import aclosing
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -19,6 +20,7 @@ from pmkit.data.binance.bulk import BulkFacts, BulkZip
 from pmkit.data.binance.plan import Bulk, Page, Piece
 from pmkit.data.binance.rows import BadRows, Chunk, page_rows
 from pmkit.data.binance.types import MAX_ROWS
+from pmkit.errors import NotSent, VenueUnavailable
 
 if TYPE_CHECKING:
     from pmkit.data.binance.fetcher import BinanceFetcher
@@ -28,6 +30,8 @@ WINDOW_PER_REQUEST: Final = 4
 BULK_AHEAD: Final = 3
 PAGE_ATTEMPTS: Final = 3
 SHORT_PAGE_SECONDS: Final = 0.5
+UNREACHABLE_WAITS: Final = (2.0, 5.0, 10.0, 20.0, 30.0)
+"""Market seconds between two rounds of requests while the venue cannot be reached; the last one again and again."""
 
 _LOG = logging.getLogger("pmkit.binance")
 
@@ -51,9 +55,23 @@ class _Started:
 
 
 class Pipeline:
-    """The requests of one fetch. `directory` is where bulk files lie while they are read."""
+    """The requests of one fetch. `directory` is where bulk files lie while they are read.
 
-    def __init__(self, fetcher: BinanceFetcher, symbol: str, interval: str, length: int, directory: Path) -> None:
+    `patience`: market seconds without any answer until a network failure or a 5xx ends the fetch; `on_trouble(text)` is
+    called when that begins, and with "" when it is over.
+    """
+
+    def __init__(
+        self,
+        fetcher: BinanceFetcher,
+        symbol: str,
+        interval: str,
+        length: int,
+        directory: Path,
+        *,
+        patience: float,
+        on_trouble: Callable[[str], object],
+    ) -> None:
         self.requests = 0
         self.downloads = 0
         self.notes: list[str] = []
@@ -67,6 +85,9 @@ class Pipeline:
         self._directory = directory
         self._slots = asyncio.Semaphore(fetcher.in_flight)
         self._bulk = fetcher.bulk_host()
+        self._patience = patience
+        self._on_trouble = on_trouble
+        self._trouble_since: float | None = None
 
     async def batches(self, items: Iterable[tuple[int, Piece]]) -> AsyncGenerator[tuple[int, list[Chunk]]]:
         """The rows of all pieces in order, several requests ahead."""
@@ -147,9 +168,7 @@ class Pipeline:
 
     async def _asked(self, page: Page) -> Chunk | None:
         for attempt in range(1, PAGE_ATTEMPTS + 1):
-            async with self._slots:
-                self.requests += 1
-                body = await self._fetcher.raw_page(self._symbol, self._interval, page.start_ms, page.end_ms)
+            body = await self._answer(page)
             try:
                 return page_rows(body, page.start_ms, page.end_ms, self._length)
             except BadRows as error:  # a body that was cut on the way looks like that
@@ -158,6 +177,31 @@ class Pipeline:
                 _LOG.warning("Binance: %s: asking again", error)
                 await self._clock.sleep(SHORT_PAGE_SECONDS * attempt)
         raise AssertionError("the last attempt returns or raises")
+
+    async def _answer(self, page: Page) -> bytes:
+        """The body of one page, waited for while the venue cannot be reached."""
+        failures = 0
+        while True:
+            try:
+                async with self._slots:
+                    self.requests += 1
+                    body = await self._fetcher.raw_page(self._symbol, self._interval, page.start_ms, page.end_ms)
+            except (NotSent, VenueUnavailable) as error:
+                now = self._clock.monotonic()
+                if self._trouble_since is None:
+                    # Counted from the first failure and not from the last answer: a sleep of the machine is no attempt.
+                    self._trouble_since = now
+                    _LOG.warning("Binance: %s: waiting, for at most %.0f s", error, self._patience)
+                    self._on_trouble(str(error))
+                if self._fetcher.closed or now - self._trouble_since >= self._patience:
+                    raise
+                await self._clock.sleep(UNREACHABLE_WAITS[min(failures, len(UNREACHABLE_WAITS) - 1)])
+                failures += 1
+                continue
+            if self._trouble_since is not None:
+                self._trouble_since = None
+                self._on_trouble("")
+            return body
 
     async def _unpacked(self, started: _Started, bulk: Bulk) -> AsyncGenerator[list[Chunk]]:
         """A bulk file's rows; what it lacks comes over REST (or, of a month, from the files of its days)."""
