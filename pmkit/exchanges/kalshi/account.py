@@ -7,7 +7,8 @@ over the positions.
 from __future__ import annotations
 
 import logging
-from collections.abc import AsyncIterator, Iterable
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import contextmanager
 from decimal import Decimal
 from typing import Final, NamedTuple
 
@@ -107,11 +108,16 @@ class Account:
         """The row in the terms of whoever placed it. Raises ProtocolChanged for one that cannot be read."""
         record = self._journal.record_of(row)
         self._journal.place(row.order_id, row.ticker, row.exchange_index)
-        try:
+        with self._reading("an order"):
             return standing(row, None if record is None else record.intent.order.outcome)
+
+    @contextmanager
+    def _reading(self, what: str) -> Iterator[None]:
+        try:
+            yield
         except RowError as error:
             self.odd_rows += 1
-            raise ProtocolChanged(f"an order of Kalshi's cannot be read: {error}") from error
+            raise ProtocolChanged(f"{what} of Kalshi's cannot be read: {error}") from error
 
     async def status(self, order_id: str) -> OrderStatus:
         """One order. REST may not know a fresh one yet, nor an archived one any more: then the journal and the fills
@@ -133,7 +139,8 @@ class Account:
 
     async def _by_fills(self, known: OrderStatus) -> OrderStatus:
         fills = [row async for row in self.fill_rows(order_id=known.order_id)]
-        filled = sum((Decimal(row.count_fp) for row in fills), Decimal(0))
+        with self._reading("a fill"):
+            filled = sum((count_of(row.count_fp) for row in fills), Decimal(0))
         if filled <= known.filled_amount:
             return known
         state = OrderState.FILLED if filled >= known.size else known.status
@@ -152,13 +159,15 @@ class Account:
     async def queue_position(self, order_id: str) -> Decimal:
         """Contracts ahead of a resting order."""
         answer = await self._session.get(f"/portfolio/orders/{_checked(order_id)}/queue_position", QueueAnswer)
-        return count_of(answer.queue_position_fp)
+        with self._reading("a place in the queue"):
+            return count_of(answer.queue_position_fp)
 
     async def queue_positions(self, ticker: str) -> dict[str, Decimal]:
         """Contracts ahead of each resting order of a market, by order id."""
         params = {**self._query, "market_tickers": ticker}
         answer = await self._session.get("/portfolio/orders/queue_positions", QueuesAnswer, params)
-        return {row.order_id: count_of(row.queue_position_fp) for row in answer.queue_positions or ()}
+        with self._reading("a place in the queue"):
+            return {row.order_id: count_of(row.queue_position_fp) for row in answer.queue_positions or ()}
 
     async def orders(self, ticker: str | None, since_ms: int | None) -> list[OrderStatus]:
         """Every order, open or over, of the live part of the venue's memory, oldest first."""
@@ -210,13 +219,10 @@ class Account:
         record = self._journal.record_of(row)
         known = self._journal.statuses.get(row.order_id)
         outcome = record.intent.order.outcome if record is not None else known.outcome if known is not None else None
-        try:
+        with self._reading("a fill"):
             return fill(
                 row, outcome, None if record is None else record.intent.client_order_id, own=record is not None
             )
-        except RowError as error:
-            self.odd_rows += 1
-            raise ProtocolChanged(f"a fill of Kalshi's cannot be read: {error}") from error
 
     # Positions and money.
 
@@ -249,12 +255,9 @@ class Account:
         found: list[Position] = []
         for ticker in dict.fromkeys((*rows, *fresh)):
             row, net = rows.get(ticker), fresh.get(ticker)
-            try:
+            with self._reading("a position"):
                 listed = None if row is None else position(row, as_of_ms)
                 one = listed if net is None else self._overlaid(ticker, row, listed, net, as_of_ms)
-            except RowError as error:
-                self.odd_rows += 1
-                raise ProtocolChanged(f"a position of Kalshi's cannot be read: {error}") from error
             if one is not None:
                 found.append(one)
         return found
@@ -290,10 +293,8 @@ class Account:
         answer = await self._session.get("/portfolio/balance", BalanceAnswer, self._query)
         if answer.balance_breakdown is None:
             raise ProtocolChanged("the balance has no breakdown by shard: ask for that of one market")
-        try:
+        with self._reading("a balance"):
             return {part.exchange_index: balance(answer, part.exchange_index) for part in answer.balance_breakdown}
-        except RowError as error:
-            raise ProtocolChanged(f"the balance cannot be read: {error}") from error
 
     async def balance(self, shard: int | None) -> Decimal:
         """Dollars of cash: of all shards together, or of one, which is what an order there can spend."""
@@ -301,11 +302,9 @@ class Account:
         if shard is not None and answer.balance_breakdown is None:
             # Keys bound to a sub-account get no breakdown: the query for one shard is its balance.
             params = {**self._query, "exchange_index": shard}
-            return balance(await self._session.get("/portfolio/balance", BalanceAnswer, params))
-        try:
+            answer, shard = await self._session.get("/portfolio/balance", BalanceAnswer, params), None
+        with self._reading("a balance"):
             return balance(answer, shard)
-        except RowError as error:
-            raise ProtocolChanged(f"the balance cannot be read: {error}") from error
 
 
 def _checked(order_id: str) -> str:

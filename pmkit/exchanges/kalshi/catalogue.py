@@ -297,7 +297,8 @@ class Catalogue:
         for one in raw:
             try:
                 rows.append(msgspec.json.decode(one, type=kind, strict=False))
-            except msgspec.ValidationError as error:
+            # ValueError: a raw row was not decoded before, so that bytes that are no UTF-8 come up here.
+            except (msgspec.DecodeError, ValueError, RecursionError) as error:
                 self._odd(error)
         return rows
 
