@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 
 MARKET_INTERVALS = ("15m",)
 
-NOT_RELEASED = (
-    "live orders on real venues are not released in this version of pmkit: the clients trade on the local venues, and "
-    "what they have to prove there is not complete. Choose dry-run, or live on local venues"
-)
-
 
 def run(
     bot: type[BaseBot],
@@ -74,9 +69,9 @@ def run(
                 raise ConfigError(f"unknown venue {name!r}: there are {' and '.join(VENUES)}")
         if where is Where.DEMO and "polymarket" in venues:
             raise ConfigError("demo exists on Kalshi only: choose local or real for Polymarket")
-        if mode is Mode.LIVE and where is not Where.LOCAL:
-            raise ConfigError(NOT_RELEASED)
         settings.require(mode, venues, where)
+        if mode is Mode.LIVE:
+            prompts.confirm_live(where, venues, f"{bot.__name__} on {', '.join(assets)}, {interval} windows")
         status = asyncio.run(
             _main(
                 bot,

@@ -10,8 +10,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ed25519
+from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
 ROOT = Path(__file__).resolve().parents[2]
+PEM = ed25519.Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()).decode()
 POSIX = pytest.mark.skipif(os.name != "posix", reason="needs POSIX signals and terminals")
 
 
@@ -171,7 +174,16 @@ def test_from_the_prompts_to_the_trade_file_in_a_terminal(tmp_path):
     [
         ({}, "PMKIT_WHERE"),
         ({"PMKIT_WHERE": "mars", "PMKIT_MODE": "dry-run"}, "PMKIT_WHERE"),
-        ({"PMKIT_WHERE": "real", "PMKIT_MODE": "live"}, "not released"),
+        ({"PMKIT_WHERE": "real", "PMKIT_MODE": "live"}, "KALSHI_API_KEY_ID"),
+        (
+            {
+                "PMKIT_WHERE": "real",
+                "PMKIT_MODE": "live",
+                "KALSHI_API_KEY_ID": "338f1187-198f-4502-b5d9-f0123e13a421",
+                "KALSHI_PRIVATE_KEY": PEM,
+            },
+            "typed confirmation",
+        ),
         (
             {
                 "PMKIT_WHERE": "real",
