@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import functools
-import os
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from datetime import UTC
@@ -53,7 +52,7 @@ CLOSE_SECONDS = 0.8
 
 
 @functools.cache
-def _tls(trust_env: bool, cert_file: str | None, cert_dir: str | None) -> ssl.SSLContext:
+def _tls(trust_env: bool) -> ssl.SSLContext:
     """What httpx makes for every session. Loading the certificates takes tens of milliseconds: once is enough."""
     import httpx
 
@@ -182,7 +181,7 @@ class HttpSession:
                     timeout=httpx.Timeout(self._timeout, connect=self._connect_timeout, pool=self._connect_timeout),
                     limits=httpx.Limits(max_connections=self._max_connections, keepalive_expiry=30.0),
                     follow_redirects=False,
-                    verify=_tls(not local, os.environ.get("SSL_CERT_FILE"), os.environ.get("SSL_CERT_DIR")),
+                    verify=_tls(not local),
                     trust_env=not local,
                     headers={"user-agent": "pmkit"},
                 )
