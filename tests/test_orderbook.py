@@ -484,7 +484,7 @@ def test_other_words_for_a_side_are_refused(side: Any) -> None:
 
 @pytest.mark.parametrize("side", ["BID", "ASK"])
 def test_cost_takes_only_what_an_order_does(side: str) -> None:
-    """"BID" may mean hitting bids or bidding: refused, where a wrong guess costs money."""
+    """ "BID" may mean hitting bids or bidding: refused, where a wrong guess costs money."""
     with pytest.raises(InvalidOrder):
         filled().cost(side, 1)
     with pytest.raises(InvalidOrder):
@@ -599,9 +599,7 @@ def test_recorded_polymarket_books_follow_the_best_prices_of_the_venue(recording
                     token = frame["asset_id"]
                     book = books.setdefault(
                         token,
-                        OrderBook(
-                            venue="polymarket", market_id=frame["market"], outcome="", token_id=token, unit=10
-                        ),
+                        OrderBook(venue="polymarket", market_id=frame["market"], outcome="", token_id=token, unit=10),
                     )
                     book.snapshot(
                         ((ticks[level["price"]], size_units(float(level["size"]), 100)) for level in frame["bids"]),

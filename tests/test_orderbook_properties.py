@@ -166,9 +166,7 @@ class BookMachine(RuleBasedStateMachine):
         unit=st.sampled_from((100, 10)),
         recovery=LEVELS,
     )
-    def trouble(
-        self, kind: str, side: int, bad: tuple[int, int], unit: int, recovery: list[tuple[float, int]]
-    ) -> None:
+    def trouble(self, kind: str, side: int, bad: tuple[int, int], unit: int, recovery: list[tuple[float, int]]) -> None:
         book, model = self.book, self.model
         if kind == "suspect":
             book.suspect("silent")

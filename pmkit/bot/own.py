@@ -277,7 +277,8 @@ class OwnOrders(PublicSide):
     async def resolve_order(self, intent: Intent) -> Accepted | Absent:
         answer = await self.exchange.resolve_order(intent)
         found = answer.order_id if isinstance(answer, Accepted) else None
-        if found is not None and not found.status.terminal:
+        # The stream may have told its end while it was being looked up.
+        if found is not None and not found.status.terminal and found not in self._ended:
             self.open[str(found)] = intent.order
         self.rows.write_order(
             TradeEvent.RESOLVED,

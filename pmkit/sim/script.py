@@ -430,6 +430,7 @@ class FaultScript:
         self._stage = Stage(venues, proxies, clock, step_clock)
         self._clock = clock
         self._task: asyncio.Task[None] | None = None
+        self._last = clock.io_monotonic()
         self._lasting: dict[asyncio.Future[None], None] = {}
 
     def start(self) -> None:
@@ -444,6 +445,7 @@ class FaultScript:
                 await self._clock.io_sleep(wait)
             self.now = step
             self.counts[step.fault] += 1
+            self._last = self._clock.io_monotonic()
             lasting = KINDS[step.fault].apply(self._stage, step.parameters)
             if lasting is not None:
                 self._lasting[asyncio.ensure_future(lasting)] = None
@@ -452,6 +454,16 @@ class FaultScript:
             for future in [future for future in self._lasting if future.done()]:
                 del self._lasting[future]
                 future.result()
+
+    def quiet(self) -> float:
+        """Seconds for which no fault has been at work; 0 while one is."""
+        return 0.0 if self._lasting_now() else self._clock.io_monotonic() - self._last
+
+    def _lasting_now(self) -> bool:
+        running = [future for future in self._lasting if not future.done()]
+        if running:
+            self._last = self._clock.io_monotonic()
+        return bool(running)
 
     async def done(self) -> None:
         """Wait for the end of the last fault. Raises what a fault raised."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 from websockets.exceptions import ConnectionClosed
 
 from pmkit.clock import Clock, Timer
-from pmkit.errors import NotSent, VenueUnavailable
+from pmkit.errors import NotSent, PmkitError, VenueUnavailable
 from pmkit.websocket.failures import Failure, of_close, printable
 from pmkit.websocket.reports import FrameError, Reports
 from pmkit.websocket.transport import Connection, Pacer
@@ -240,8 +240,8 @@ class Link(Generic[K]):
         try:
             async with self._clock.io_timeout(CONFIRM_SECONDS):
                 return await self._socket._confirm_silence()
-        except TimeoutError:
-            return False  # nobody confirmed it: the loss that follows says so
+        except (TimeoutError, PmkitError):
+            return False  # nobody could confirm it: the loss that follows says so
         except Exception as error:
             self._reports.failed("_confirm_silence", error)
             return False

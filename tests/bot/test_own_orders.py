@@ -13,7 +13,7 @@ from pmkit.errors import OrderRejected
 from pmkit.exchanges.kalshi.auth import Signer
 from pmkit.exchanges.kalshi.client import KalshiExchange
 from pmkit.exchanges.polymarket.client import PolymarketExchange
-from pmkit.exchanges.types import Order, OrderId, OrderState, Side
+from pmkit.exchanges.types import Accepted, Order, OrderId, OrderState, Side
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, run
 
@@ -77,3 +77,23 @@ def test_oe_15_a_refused_post_only_order_is_over_whatever_the_stream_says_of_it(
     with caplog.at_level(logging.ERROR):
         own_orders("kalshi", scenario, jitter=0.05)
     assert not caplog.records
+
+
+@pytest.mark.parametrize("venue", ["polymarket", "kalshi"])
+def test_oe_07_an_order_that_filled_after_its_caller_had_gone_is_resolved_as_filled_and_not_open(venue):
+    """What the answer once said is not what is true now."""
+
+    async def scenario(own, market, book):
+        placing = asyncio.ensure_future(own.place_limit_order(market, market.outcomes[0], Side.BUY, book.best_ask, 5))
+        await asyncio.sleep(0.001)
+        placing.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await placing
+        (intent,) = own.unresolved
+        await own.clock.sleep(10)
+        answer = await own.resolve_order(intent)
+        assert isinstance(answer, Accepted)
+        assert (answer.order_id.status, answer.order_id.filled_amount) == (OrderState.FILLED, 5)
+        assert not own.open and not own.unresolved
+
+    own_orders(venue, scenario)

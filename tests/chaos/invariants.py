@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections import Counter
+from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
 
@@ -20,7 +21,7 @@ from tests.chaos.truth import BookHistory, Truth, seen_of, snapshot
 
 TASKS = 150
 KNOWN_AFTER_SECONDS = 3.0
-"""An order that stands at the venue is known to the bot after this (its answer is on the way until then)."""
+"""An order that stands at the venue is never unknown to the bot for longer than this."""
 CONFIRMING_SECONDS = 7.0
 """What a data deadline may be exceeded by: one REST read confirms the silence."""
 BOOK_AGE = {
@@ -30,6 +31,9 @@ BOOK_AGE = {
 BOUNDARY_SECONDS = 1.5
 """How much the bot's idea of the current market may lag at a boundary, beside what its clock is wrong by."""
 DOUBT_SECONDS = 1.5
+LISTED_AFTER_MS = 15_000
+READY_SECONDS = 3.0
+CALM_BOUNDARY_SECONDS = 60.0
 MONEY = Decimal("0.000001")
 
 
@@ -49,11 +53,19 @@ class Watch:
         self.clock = clock
         self.live = live
         self.wrong_clock = wrong_clock
+        self.quiet: Callable[[], float] = lambda: 0.0
+        """Seconds for which no fault has been at work; set by whoever runs the script."""
         self.violations: list[str] = []
         self.counts: Counter[str] = Counter()
         self._fill_keys: set[tuple[str, str, str]] = set()
         self._fills_read = 0
         self._reported: set[str] = set()
+        self._judged: set[str] = set()
+        self._unknown: dict[str, int] = {}
+        self._stood: dict[str, set[str]] = {}
+        self._ended: set[str] = set()
+        self._orders_read = 0
+        self._boundaries: set[str] = set()
         # A change of several levels comes in several messages: between two of them the book is none of the venue's.
         self._doubts: dict[tuple[str, str], float] = {}
         self._doubt_seconds = DOUBT_SECONDS * clock.factor
@@ -72,9 +84,11 @@ class Watch:
         self._books()
         self._candles()
         self._fills_once()
+        self._orders_once()
+        self._next_books()
         if self.live:
             self._orders()
-        if len(asyncio.all_tasks()) > TASKS:
+        if self.counts["steps"] % 10 == 0 and len(asyncio.all_tasks()) > TASKS:
             self.violated("tasks pile up", len(asyncio.all_tasks()))
 
     def _current_markets(self) -> None:
@@ -121,7 +135,13 @@ class Watch:
             for symbol in feed.symbols:
                 last = feed.candles(symbol)[-30:]
                 for one, two in itertools.pairwise(last):
-                    if two.timestamp - one.timestamp != step_of(feed):
+                    if two.timestamp - one.timestamp == step_of(feed):
+                        continue
+                    if any(
+                        hole.first_ms <= one.timestamp + step_of(feed) <= hole.last_ms for hole in feed.gaps(symbol)
+                    ):
+                        self.counts["candle holes reported"] += 1  # REST did not answer, and the feed says so
+                    else:
                         self.violated("a candle is missing or twice", f"{symbol} after {one.timestamp}")
 
     def _fills_once(self) -> None:
@@ -132,7 +152,45 @@ class Watch:
                 self.violated("a fill was delivered twice", key)
             self._fill_keys.add(key)
 
+    def _orders_once(self) -> None:
+        """An order that has ended stays so."""
+        for status in self.bot.said.orders[self._orders_read :]:
+            self._orders_read += 1
+            if status.status.terminal:
+                self._ended.add(status.order_id)
+            elif status.order_id in self._ended:
+                self.violated("an order came back to life", f"{status.order_id} {status.status}")
+
+    def _next_books(self) -> None:
+        """Where nothing was wrong for a while, the next books are valid before the boundary."""
+        for key, market in self.bot.markets.items():
+            if not isinstance(market, Market) or market.market_id in self._boundaries:
+                continue
+            left = (market.close_ms - self.clock.now_ms()) / 1000 / self.clock.factor
+            if not READY_SECONDS - 1 <= left <= READY_SECONDS:
+                continue
+            self._boundaries.add(market.market_id)
+            if self.quiet() < CALM_BOUNDARY_SECONDS / self.clock.factor**0.5:
+                continue
+            self.counts["calm boundaries"] += 1
+            following = self.bot.next_markets[key]
+            if not isinstance(following, Market) or not all(
+                self.bot.book(following, outcome).valid for outcome in following.outcomes
+            ):
+                self.violated("the next book was not ready before a calm boundary", f"{key} {following}"[:200])
+
+    def _listings(self, venue: str) -> None:
+        """A list of open orders has those that stood all the time (what a venue's lists may lag by left out)."""
+        rows, self.bot.said.listings = self.bot.said.listings, []
+        for of, begun, answered, ids in rows:
+            for order in self.truth.orders(of):
+                if order.open and order.created_ms < begun - LISTED_AFTER_MS and order.order_id not in ids:
+                    self.violated(
+                        "a listing without an order that stands", f"{of} {order.order_id} {answered - begun} ms"
+                    )
+
     def _orders(self) -> None:
+        self._listings("")
         now = self.clock.now_ms()
         for venue, exchange in self.bot.exchanges.items():
             mine = self._attempts(venue)
@@ -145,8 +203,13 @@ class Watch:
             unresolved = {intent.client_order_id: intent for intent in exchange.unresolved}
             of_intent = {intent.order_id for intent in unresolved.values() if intent.order_id}
             nameless = 0
-            for order in self.truth.orders(venue):
+            for order in self.truth.orders(venue, self._judged):
                 attempt = by_order.get(order.order_id) or by_client.get(order.client_order_id)
+                if attempt is not None and (order.open or order.filled):
+                    stood = self._stood.setdefault(attempt.client_order_id, set())
+                    stood.add(order.order_id)
+                    if len(stood) > 1:
+                        self.violated("one order stands more than once", f"{venue} {attempt.client_order_id}")
                 if attempt is None:
                     nameless += order.order_id not in of_intent
                 elif (order.open or order.filled) and (
@@ -158,11 +221,17 @@ class Watch:
                     order.order_id in exchange.open
                     or order.order_id in of_intent
                     or order.client_order_id in unresolved
-                    or (attempt is not None and attempt.result in ("", "unknown", "cancelled") and not attempt.resolved)
+                    or attempt is None
+                    or attempt.result == ""
                 )
-                old = now - order.created_ms > 1000 * KNOWN_AFTER_SECONDS * max(1.0, self.clock.factor)
-                if order.open and old and not known and attempt is not None:
+                if not order.open or known:
+                    self._unknown.pop(order.order_id, None)
+                elif now - self._unknown.setdefault(order.order_id, now) > 1000 * KNOWN_AFTER_SECONDS * max(
+                    1.0, self.clock.factor
+                ):
                     self.violated("an open order was forgotten", f"{venue} {order.order_id} ({attempt.result})")
+                if not order.open and attempt is not None and attempt.result == "accepted":
+                    self._judged.add(order.order_id)
             if nameless > waiting:
                 self.violated("orders at the venue that nobody placed", f"{venue} {nameless}")
             self.counts[f"most unresolved {venue}"] = max(

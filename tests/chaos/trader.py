@@ -50,6 +50,8 @@ class Said:
     rollovers: list[tuple[str, str, object, object]] = field(default_factory=list)
     settled: list[tuple[Market, object, Decimal]] = field(default_factory=list)
     stale_ticks: list[str] = field(default_factory=list)
+    listings: list[tuple[str, int, int, frozenset[str]]] = field(default_factory=list)
+    """Answers of get_open_orders: venue, begun and answered (ms), order ids."""
     cancels: int = 0
     queries: int = 0
     failed_queries: int = 0
@@ -261,13 +263,15 @@ class Trader(BaseBot):
     async def ask(self, venue: str) -> None:
         exchange = self.exchanges[venue]
         self.said.queries += 1
-        questions = (
-            exchange.get_open_orders,
-            exchange.get_positions,
-            exchange.get_balance,
-            exchange.get_trade_history,
-        )
+        questions = (self.list_orders, exchange.get_positions, exchange.get_balance, exchange.get_trade_history)
+        question = self.entropy.choice(questions)
         try:
-            await self.entropy.choice(questions)()
+            await (question(venue) if question == self.list_orders else question())
         except PmkitError:
             self.said.failed_queries += 1
+
+    async def list_orders(self, venue: str) -> None:
+        begun = self.clock.now_ms()
+        found = await self.exchanges[venue].get_open_orders()
+        answered = frozenset(status.order_id for status in found)
+        self.said.listings.append((venue, begun, self.clock.now_ms(), answered))

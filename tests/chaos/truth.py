@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Set
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -133,7 +134,8 @@ class Truth:
             live.engine for live in self.venues.kalshi._life.live.values()
         }
 
-    def orders(self, venue: str) -> list[VenueOrder]:
+    def orders(self, venue: str, but: Set[str] = frozenset()) -> list[VenueOrder]:
+        """All of the account's, without those in `but`."""
         if venue == "polymarket":
             return [
                 VenueOrder(
@@ -141,7 +143,7 @@ class Truth:
                     Decimal(row.matched) / MICRO, row.created_ms,
                 )
                 for row in self.venues.polymarket.desk.orders.values()
-                if row.account.owner == self.pm_owner
+                if row.order_id not in but and row.account.owner == self.pm_owner
             ]  # fmt: skip
         return [
             VenueOrder(
@@ -149,6 +151,7 @@ class Truth:
                 row.status.value == "resting", Decimal(row.filled) / MICRO, row.created_us // 1000,
             )
             for row in self.kalshi.orders.values()
+            if row.order_id not in but
         ]  # fmt: skip
 
     def fills(self, venue: str) -> list[VenueFill]:

@@ -67,9 +67,7 @@ class Local:
 
     def take(self, side: BookSide, price: int, contracts: int) -> None:
         """Somebody else takes."""
-        self.live.engine.submit(
-            "taker-1", side, price, contracts * SIZE_UNITS, time_in_force=TimeInForce.IOC
-        )
+        self.live.engine.submit("taker-1", side, price, contracts * SIZE_UNITS, time_in_force=TimeInForce.IOC)
 
     async def create(self, book_side: str, price: str, count: str, **more: Any) -> Row:
         found: Row = await self.client.ask(

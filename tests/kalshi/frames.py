@@ -72,9 +72,7 @@ class NaiveBook:
         self.good = True
         for side in ("yes", "no"):
             self.sides[side] = {
-                Decimal(price): Decimal(size)
-                for price, size in msg.get(f"{side}_dollars_fp") or ()
-                if Decimal(size)
+                Decimal(price): Decimal(size) for price, size in msg.get(f"{side}_dollars_fp") or () if Decimal(size)
             }
 
     def change(self, msg: Mapping[str, Any]) -> None:

@@ -196,8 +196,7 @@ class RestVenue:
         rows = [
             row
             for row in reversed(self.trades)
-            if row["ticker"] == params["ticker"]
-            and datetime.fromisoformat(row["created_time"]).timestamp() >= low
+            if row["ticker"] == params["ticker"] and datetime.fromisoformat(row["created_time"]).timestamp() >= low
         ]
         start, size = int(params.get("cursor") or 0), min(int(params["limit"]), self.page_size)
         more = str(start + size) if start + size < len(rows) else ""

@@ -42,8 +42,10 @@ def _dropped(schema: str, name: str) -> Callable[[Document], object]:
 
 
 def _parameter(path: str, method: str, name: str, shape: Document) -> Callable[[Document], object]:
-    return lambda document: document["paths"][path][method].setdefault("parameters", []).append(
-        {"name": name, "in": "query", "schema": shape}
+    return lambda document: (
+        document["paths"][path][method]
+        .setdefault("parameters", [])
+        .append({"name": name, "in": "query", "schema": shape})
     )
 
 
@@ -86,9 +88,7 @@ def _status(code: int, response: str, *operations: tuple[str, str]) -> Callable[
         for path, item in document["paths"].items():
             for method, operation in item.items():
                 if not operations or (method, path) in operations:
-                    operation["responses"].setdefault(
-                        str(code), {"$ref": f"#/components/responses/{response}"}
-                    )
+                    operation["responses"].setdefault(str(code), {"$ref": f"#/components/responses/{response}"})
 
     return apply
 

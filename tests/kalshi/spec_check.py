@@ -296,7 +296,7 @@ def _kinds(found: list[str]) -> list[str]:
         kind = re.sub(r"\[\d+\]", "[]", text.partition("\n")[0])
         kind = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}|KX[A-Z0-9-]+", "ID", kind)
         kinds.setdefault(kind, []).append(text)
-    return [f"{kind} (x{len(texts)}){texts[0][len(texts[0].partition(chr(10))[0]):]}" for kind, texts in kinds.items()]
+    return [f"{kind} (x{len(texts)}){texts[0][len(texts[0].partition(chr(10))[0]) :]}" for kind, texts in kinds.items()]
 
 
 def _typed(text: str, kind: str | None) -> Any:

@@ -66,8 +66,13 @@ def equals_truth(data: KalshiMarketData, venues: LocalVenues, market: Market) ->
     """Whether both live books hold what the venue's engine holds at this moment."""
     truth = venues.kalshi.book_truth(market.market_id)
     pair = data.feed.pairs[market.market_id]
-    return pair.yes.valid and pair.no.valid and pair.holds(
-        [(price, float(size)) for price, size in truth["yes"]], [(price, float(size)) for price, size in truth["no"]]
+    return (
+        pair.yes.valid
+        and pair.no.valid
+        and pair.holds(
+            [(price, float(size)) for price, size in truth["yes"]],
+            [(price, float(size)) for price, size in truth["no"]],
+        )
     )
 
 

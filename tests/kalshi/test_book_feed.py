@@ -43,9 +43,7 @@ def started(*tickers: str) -> tuple[BookFeed, list[tuple[tuple[str, ...], str]]]
     feed, asked = feed_of(*(tickers or (T,)))
     assert feed.apply(subscribed(), T0_NS) == 0
     for number, ticker in enumerate(tickers or (T,)):
-        frame = snapshot(
-            number + 1, [("0.4000", "10.00"), ("0.4100", "5.00")], [("0.5000", "7.00")], ticker=ticker
-        )
+        frame = snapshot(number + 1, [("0.4000", "10.00"), ("0.4100", "5.00")], [("0.5000", "7.00")], ticker=ticker)
         assert feed.apply(frame, T0_NS) == 1
     return feed, asked
 

@@ -228,6 +228,7 @@ async def test_demo_key_on_production_is_said() -> None:
 
 async def test_subscriptions_survive_a_callback_that_raises() -> None:
     async with desk(streams=False) as one:
+
         def broken(_: object) -> None:
             raise RuntimeError("strategy bug")
 
@@ -279,10 +280,7 @@ def spec_problems(spec: Spec, method: str, path: str, query: dict[str, Any], bod
             part = spec.schema(part["$ref"].rpartition("/")[2]) if "$ref" in part else part
             part = part["properties"]["orders"]["items"] if "orders" in part.get("properties", {}) else part
         found += [
-            f"{method} {name}: unknown field {one}"
-            for leg in legs
-            for one in leg
-            if one not in part["properties"]
+            f"{method} {name}: unknown field {one}" for leg in legs for one in leg if one not in part["properties"]
         ]
     elif operation.get("requestBody", {}).get("required"):
         found.append(f"{method} {name}: no body")
@@ -298,7 +296,11 @@ async def test_every_request_is_as_the_openapi_file_says(recordings: Path, monke
 
         def leg(size: int, client: str) -> Order:
             return Order(
-                market_id=market.market_id, outcome="NO", side=Side.BUY, price=LOW, size=Decimal(size),
+                market_id=market.market_id,
+                outcome="NO",
+                side=Side.BUY,
+                price=LOW,
+                size=Decimal(size),
                 client_order_id=client,
             )
 
@@ -372,9 +374,15 @@ async def test_rs_14_a_cursor_that_repeats_is_an_error(exchange: KalshiExchange)
 @respx.mock
 async def test_a_new_status_word_raises_instead_of_hiding_an_order(exchange: KalshiExchange) -> None:
     row = {
-        "order_id": "o-1", "ticker": "KXBTC15M-26NOV202000-00", "book_side": "bid", "status": "hibernating",
-        "yes_price_dollars": "0.5000", "initial_count_fp": "1.00", "fill_count_fp": "0.00",
-        "remaining_count_fp": "1.00", "new_field": 1,
+        "order_id": "o-1",
+        "ticker": "KXBTC15M-26NOV202000-00",
+        "book_side": "bid",
+        "status": "hibernating",
+        "yes_price_dollars": "0.5000",
+        "initial_count_fp": "1.00",
+        "fill_count_fp": "0.00",
+        "remaining_count_fp": "1.00",
+        "new_field": 1,
     }
     respx.get(f"{BASE}/portfolio/orders").mock(return_value=httpx.Response(200, json={"orders": [row], "cursor": ""}))
     with pytest.raises(ProtocolChanged, match="hibernating"):
@@ -431,8 +439,14 @@ async def test_the_budget_refills_and_keeps_its_reserve() -> None:
 async def test_history_goes_on_beyond_the_cutoff(exchange: KalshiExchange) -> None:
     def row(trade_id: str, day: int) -> dict[str, Any]:
         return {
-            "trade_id": trade_id, "order_id": f"o-{trade_id}", "ticker": f"KXBTC15M-OLD-{day}", "book_side": "bid",
-            "count_fp": "2.00", "yes_price_dollars": "0.4000", "is_taker": True, "fee_cost": "0.03",
+            "trade_id": trade_id,
+            "order_id": f"o-{trade_id}",
+            "ticker": f"KXBTC15M-OLD-{day}",
+            "book_side": "bid",
+            "count_fp": "2.00",
+            "yes_price_dollars": "0.4000",
+            "is_taker": True,
+            "fee_cost": "0.03",
             "created_time": f"2026-09-{day:02d}T12:00:00Z",
         }
 
@@ -452,7 +466,9 @@ async def test_history_goes_on_beyond_the_cutoff(exchange: KalshiExchange) -> No
         answer(f"/historical/markets/KXBTC15M-OLD-{day}", {"market": {"result": result}})
     trades = await exchange.get_trade_history()
     assert [(one.trade_id, one.result) for one in trades] == [
-        ("a", TradeResult.WON), ("b", TradeResult.LOST), ("c", TradeResult.OPEN)
+        ("a", TradeResult.WON),
+        ("b", TradeResult.LOST),
+        ("c", TradeResult.OPEN),
     ]
     assert [one.pnl for one in trades] == [Decimal("1.17"), Decimal("-0.83"), None]
     await exchange.get_trade_history(since=datetime(2026, 9, 10, tzinfo=UTC))
@@ -463,9 +479,17 @@ async def test_history_goes_on_beyond_the_cutoff(exchange: KalshiExchange) -> No
 @respx.mock
 async def test_an_order_that_was_archived_is_still_found(exchange: KalshiExchange) -> None:
     row = {
-        "order_id": "old-1", "client_order_id": "mine", "ticker": "KXBTC15M-OLD-1", "book_side": "ask",
-        "status": "canceled", "yes_price_dollars": "0.4000", "initial_count_fp": "2.00", "fill_count_fp": "0.50",
-        "remaining_count_fp": "0.00", "created_time": "2026-09-10T12:00:00Z", "exchange_index": 2,
+        "order_id": "old-1",
+        "client_order_id": "mine",
+        "ticker": "KXBTC15M-OLD-1",
+        "book_side": "ask",
+        "status": "canceled",
+        "yes_price_dollars": "0.4000",
+        "initial_count_fp": "2.00",
+        "fill_count_fp": "0.50",
+        "remaining_count_fp": "0.00",
+        "created_time": "2026-09-10T12:00:00Z",
+        "exchange_index": 2,
     }
     gone = {"error": {"code": "not_found", "message": "not found"}}
     respx.get(url__regex=rf"{BASE}/portfolio/orders/.*").mock(return_value=httpx.Response(404, json=gone))
@@ -482,12 +506,11 @@ async def test_a_new_process_learns_every_order_of_its_predecessor() -> None:
     async with desk() as one:
         resting = await rest(one)
         begun = one.exchange.clock.now() - timedelta(seconds=30)
-        over = await one.exchange.place_limit_order(
-            one.market, "NO", Side.BUY, LOW, 1, time_in_force=TimeInForce.IOC
-        )
+        over = await one.exchange.place_limit_order(one.market, "NO", Side.BUY, LOW, 1, time_in_force=TimeInForce.IOC)
         async with desk_again(one) as other:
             found = await other.get_orders(one.market, begun)
             assert {status.order_id: status.status for status in found} == {
-                str(resting): OrderState.LIVE, str(over): OrderState.CANCELED
+                str(resting): OrderState.LIVE,
+                str(over): OrderState.CANCELED,
             }
             assert await other.get_orders(since=one.exchange.clock.now() + timedelta(minutes=5)) == []

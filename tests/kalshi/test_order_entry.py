@@ -44,9 +44,7 @@ POST = "POST .*/portfolio/events/orders"
 
 async def rest(one: Desk, client_order_id: str | None = None, size: int = 10) -> OrderId:
     """An order that rests."""
-    return await one.exchange.place_limit_order(
-        one.market, "YES", Side.BUY, LOW, size, client_order_id=client_order_id
-    )
+    return await one.exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, size, client_order_id=client_order_id)
 
 
 async def unknown(one: Desk, mishap: str) -> Intent:
@@ -125,9 +123,7 @@ async def test_oe_03_rs_12_an_answer_cut_anywhere_is_unknown_and_found() -> None
         cutter = Cutter(port)
         server = await asyncio.start_server(cutter, "127.0.0.1", 0)
         mine = server.sockets[0].getsockname()[1]
-        kalshi = KalshiEndpoints(
-            rest=rest_url.replace(str(port), str(mine)), ws=one.venues.endpoints.kalshi.ws
-        )
+        kalshi = KalshiEndpoints(rest=rest_url.replace(str(port), str(mine)), ws=one.venues.endpoints.kalshi.ws)
         endpoints = msgspec.structs.replace(one.venues.endpoints, kalshi=kalshi)
         key = one.venues.kalshi_key
         signer = Signer.from_key(key.id, key.pem)
@@ -336,9 +332,7 @@ async def test_oe_16_a_retired_path_is_a_definite_refusal() -> None:
 async def test_oe_17_ioc_and_fok_that_fill_nothing_are_cancelled_orders() -> None:
     async with desk() as one:
         for tif in (TimeInForce.IOC, TimeInForce.FOK):
-            order_id = await one.exchange.place_limit_order(
-                one.market, "YES", Side.BUY, LOW, 1, time_in_force=tif
-            )
+            order_id = await one.exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, 1, time_in_force=tif)
             assert order_id.status is OrderState.CANCELED and order_id.filled_amount == 0
 
 
@@ -393,6 +387,7 @@ async def test_a_cancel_finds_the_shard_of_an_order_of_another_process() -> None
 async def test_oe_21_a_batch_has_a_result_per_leg(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = watch(monkeypatch)
     async with desk() as one:
+
         def leg(price: str, size: int = 1, client: str | None = None, market_id: str = "") -> Order:
             return Order(
                 market_id=market_id or one.market.market_id,

@@ -32,22 +32,38 @@ CUTOFF = {
 def row(end: int, **prices: Any) -> dict[str, Any]:
     one = {"open_dollars": "0.4000", "high_dollars": "0.6", "low_dollars": "0.30", "close_dollars": "0.5000"}
     return {
-        "end_period_ts": end, "yes_bid": one, "yes_ask": one, "price": one, "volume_fp": "3.50",
-        "open_interest_fp": "9.00", **prices,
+        "end_period_ts": end,
+        "yes_bid": one,
+        "yes_ask": one,
+        "price": one,
+        "volume_fp": "3.50",
+        "open_interest_fp": "9.00",
+        **prices,
     }
 
 
 def old_row(end: int) -> dict[str, Any]:
     one = {"open": "0.4000", "high": "0.6000", "low": "0.3000", "close": "0.5000"}
     return {
-        "end_period_ts": end, "yes_bid": one, "yes_ask": one, "price": one, "volume": "3.50", "open_interest": "9.00"
+        "end_period_ts": end,
+        "yes_bid": one,
+        "yes_ask": one,
+        "price": one,
+        "volume": "3.50",
+        "open_interest": "9.00",
     }
 
 
 def old_market(ticker: str, opened: str, closed: str) -> dict[str, Any]:
     return {
-        "ticker": ticker, "event_ticker": ticker.rpartition("-")[0], "open_time": opened, "close_time": closed,
-        "status": "finalized", "result": "yes", "price_level_structure": "linear_cent", "exchange_index": 0,
+        "ticker": ticker,
+        "event_ticker": ticker.rpartition("-")[0],
+        "open_time": opened,
+        "close_time": closed,
+        "status": "finalized",
+        "result": "yes",
+        "price_level_structure": "linear_cent",
+        "exchange_index": 0,
     }
 
 
@@ -56,7 +72,9 @@ def test_recorded_candles(recordings: Path) -> None:
     first, last = map(candle, msgspec.json.decode(text, type=CandlesAnswer).candlesticks or ())
     assert first.trades is not None and last.bid is not None
     assert (first.trades.open, first.trades.close, first.volume) == (
-        Decimal("0.5300"), Decimal("0.4500"), Decimal("192854.05")
+        Decimal("0.5300"),
+        Decimal("0.4500"),
+        Decimal("192854.05"),
     )
     assert last.end_ms == first.end_ms + 14 * 60_000
 
@@ -119,8 +137,12 @@ async def test_prints_of_a_market_are_whole_across_pages_and_the_archive() -> No
 
         def made(number: int, moment: datetime, ticker: str) -> dict[str, Any]:
             return {
-                "trade_id": f"t{number}", "ticker": ticker, "count_fp": "1.00", "yes_price_dollars": "0.4000",
-                "taker_outcome_side": "no", "created_time": iso(moment),
+                "trade_id": f"t{number}",
+                "ticker": ticker,
+                "count_fp": "1.00",
+                "yes_price_dollars": "0.4000",
+                "taker_outcome_side": "no",
+                "created_time": iso(moment),
             }
 
         venue.old["/historical/cutoff"] = CUTOFF
@@ -160,8 +182,12 @@ async def test_hourly_range_weather_and_sports_series_are_listed(recordings: Pat
         venue.extra_series = [venue.series(name) | {"frequency": "hourly", "category": "x"} for name in names]
         venue.extra_markets = [
             other("KXBTCD-26NOV2017-T72749.99", close_time="2026-11-20T22:00:00Z"),
-            other("KXBTCD-26NOV2016-T72749.99", close_time="2026-11-20T21:00:00Z", status="initialized",
-                  open_time="2026-11-20T20:30:00Z"),
+            other(
+                "KXBTCD-26NOV2016-T72749.99",
+                close_time="2026-11-20T21:00:00Z",
+                status="initialized",
+                open_time="2026-11-20T20:30:00Z",
+            ),
             other("KXBTC-26NOV2017-B84650", strike_type="between", floor_strike=84600, cap_strike=84699.99),
             other("KXHIGHNY-26NOV21-B56.5", strike_type="between", floor_strike=56, cap_strike=57),
             other("KXHIGHNY-26NOV21-T58", strike_type="less", floor_strike=None, cap_strike=58),

@@ -187,10 +187,13 @@ async def test_late_foreign_and_odd_ticks_change_nothing() -> None:
 
 def test_commands_name_the_indices() -> None:
     assert json.loads(subscribe(1, INDEX, ["BRTI"]))["params"] == {
-        "channels": ["cfbenchmarks_value"], "index_ids": ["BRTI"]
+        "channels": ["cfbenchmarks_value"],
+        "index_ids": ["BRTI"],
     }
     assert json.loads(update_indices(2, 5, "unsubscribe_indices", ["BRTI"]))["params"] == {
-        "sids": [5], "action": "unsubscribe_indices", "index_ids": ["BRTI"]
+        "sids": [5],
+        "action": "unsubscribe_indices",
+        "index_ids": ["BRTI"],
     }
     assert index_of("BTC") == "BRTI" and index_of("DOGE") == "DOGEUSD_RTI"
     decode_frame(frame(1, "1"))

@@ -80,12 +80,21 @@ class Chaos:
         try:
             if dice.random() < 0.2:
                 placing = exchange.place_market_order(
-                    self.market, outcome, side, worst_price="0.99" if side is Side.BUY else "0.01", size=size,
+                    self.market,
+                    outcome,
+                    side,
+                    worst_price="0.99" if side is Side.BUY else "0.01",
+                    size=size,
                     client_order_id=client_id,
                 )
             else:
                 placing = exchange.place_limit_order(
-                    self.market, outcome, side, dice.choice(PRICES), size, client_order_id=client_id,
+                    self.market,
+                    outcome,
+                    side,
+                    dice.choice(PRICES),
+                    size,
+                    client_order_id=client_id,
                     time_in_force=dice.choice([TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC]),
                 )
             order_id = await placing

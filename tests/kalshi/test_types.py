@@ -113,9 +113,7 @@ def test_a_recorded_hourly_market_is_no_window(recordings: Path) -> None:
 
 
 def test_recorded_settled_markets_with_missing_strikes(recordings: Path) -> None:
-    document = json.loads(
-        (recordings / "kalshi" / "rest" / "markets_settled_KXBTC15M_missing_strike.json").read_text()
-    )
+    document = json.loads((recordings / "kalshi" / "rest" / "markets_settled_KXBTC15M_missing_strike.json").read_text())
     rows = [msgspec.convert(one, MarketRow, strict=False) for one in (document.get("body") or document)["markets"]]
     found = [parse_market(one, SERIES, ms("2026-07-29T00:00Z")) for one in rows]
     assert len(found) >= 9

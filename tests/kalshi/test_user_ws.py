@@ -167,9 +167,7 @@ async def test_uw_06_silence_about_nothing_is_no_deafness(monkeypatch: pytest.Mo
             one.venue.user_feed.silence(1.0)
             again = await other.place_limit_order(one.market, "YES", Side.BUY, LOW, 10, client_order_id="mine-1")
             assert again.status is OrderState.LIVE  # found after a 409: it was there before
-            ended = await other.place_limit_order(
-                one.market, "YES", Side.BUY, LOW, 1, time_in_force=TimeInForce.IOC
-            )
+            ended = await other.place_limit_order(one.market, "YES", Side.BUY, LOW, 1, time_in_force=TimeInForce.IOC)
             assert ended.status is OrderState.CANCELED
             await asyncio.sleep(0.5)
             assert other.stream.socket.deaf == 0 and other.stream.socket.stats.connects == 1
@@ -270,8 +268,20 @@ async def test_garbage_never_ends_the_stream_and_is_read_over_rest() -> None:
         frames: list[Any] = [
             "not json",
             b'{"type":"fill","sid":1,"msg":{"trade_id":5}}',
-            {"type": "fill", "sid": 1, "msg": {"trade_id": "t", "order_id": "o", "market_ticker": "T", "is_taker": True,
-             "book_side": "sideways", "yes_price_dollars": "0.5", "count_fp": "1.00", "fee_cost": "0"}},
+            {
+                "type": "fill",
+                "sid": 1,
+                "msg": {
+                    "trade_id": "t",
+                    "order_id": "o",
+                    "market_ticker": "T",
+                    "is_taker": True,
+                    "book_side": "sideways",
+                    "yes_price_dollars": "0.5",
+                    "count_fp": "1.00",
+                    "fee_cost": "0",
+                },
+            },
             {"type": "something_new", "sid": 1, "msg": {}},
         ]
         for frame in frames:

@@ -78,9 +78,7 @@ class Naive:
         if token not in self.books:
             return
         self.books[token] = None
-        sides = {
-            side: {_price_of(level): _size(level["size"]) for level in event[side]} for side in ("bids", "asks")
-        }
+        sides = {side: {_price_of(level): _size(level["size"]) for level in event[side]} for side in ("bids", "asks")}
         self.stamp(event["timestamp"])
         self.books[token] = {side: {p: s for p, s in levels.items() if s} for side, levels in sides.items()}
 

@@ -12,13 +12,16 @@ from pmkit.clock import Clock
 from pmkit.data.binance.fetcher import BinanceFetcher
 from pmkit.data.binance.join import Added, CandleJoin, Missing
 from pmkit.data.binance.types import Candle, KlineEvent, interval_ms
-from pmkit.errors import ConfigError, MarketNotFound, PmkitError, ProtocolChanged, RegionBlocked
+from pmkit.errors import ConfigError, MarketNotFound, PmkitError, ProtocolChanged, RateLimited, RegionBlocked
 from pmkit.logging.limits import RateLimitedLog
 
 LATE_WAITS: Final = (0.25, 0.5, 1.0, 2.0)
 """Market seconds between reads while the newest row is not there yet: klines come from a database."""
 FAILURES_BEFORE_HOLE: Final = 3
 """Failed reads of one gap (each of several attempts) until live candles go on without it."""
+LONGEST_BAN_SECONDS: Final = 30.0
+"""Wall seconds in which a gap may wait for the end of a rate limit before that counts as a failed read."""
+BAN_MARGIN_SECONDS: Final = 0.05
 FAILURE_WAITS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 30.0)
 _FINAL = (MarketNotFound, ConfigError, RegionBlocked, ProtocolChanged)
 
@@ -100,14 +103,21 @@ class Series:
 
     async def _fill(self, missing: Missing) -> None:
         """Read a range until it is whole, or known not to be. Raises where the warm-up can never succeed."""
-        failures = 0
+        failures, waited = 0, 0.0
         late = deque(LATE_WAITS)
         while True:
             try:
                 candles = await self._read(missing)
             except Exception as error:
-                failures += 1
                 self._failed(error)
+                ban = error.retry_after if isinstance(error, RateLimited) else None
+                if ban is not None and waited + ban <= LONGEST_BAN_SECONDS:
+                    # The venue said when it will answer: no failure, and sooner there is nothing to ask.
+                    waited += ban
+                    await self._clock.io_sleep(ban + BAN_MARGIN_SECONDS)
+                    missing = self.join.missing or missing
+                    continue
+                failures += 1
                 if isinstance(error, _FINAL) or not isinstance(error, PmkitError):
                     if missing.warm_up:
                         raise

@@ -221,6 +221,8 @@ class OrderLookup:
     def _settled(self, record: Record) -> Accepted | Absent | None:
         """What is known here without asking."""
         if isinstance(record.result, OrderId):
+            if record.order_id in self._journal.statuses:  # what it is now, not what the answer said
+                return self._accepted(record.order_id, record)
             record.unresolved = False
             return Accepted(record.result)
         if isinstance(record.result, OrderRejected):

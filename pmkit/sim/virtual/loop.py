@@ -47,7 +47,8 @@ class _Timer(asyncio.TimerHandle):
     number: int
 
     def __lt__(self, other: Any) -> bool:
-        return (self.when(), self.number) < (other.when(), other.number)
+        mine, its = self._when, other._when  # type: ignore[attr-defined]  # when() twice: the heap's whole cost
+        return bool(mine < its or (mine == its and self.number < other.number))
 
     __hash__ = asyncio.TimerHandle.__hash__
 
