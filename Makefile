@@ -9,7 +9,7 @@ ARGS ?=
 PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance soak year lint bench lock lock-conformance clean
+.PHONY: help setup demo test chaos conformance soak year lint bench lock lock-conformance clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile
@@ -22,6 +22,10 @@ demo: setup ## bots on local venues, dry-run, two rollovers on each venue: no ke
 
 test: setup ## all tests on two cores, offline; one of them: make test ARGS='-n 0 -k import'
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not conformance" $(ARGS)
+
+# More: make chaos ARGS='--virtual 2000 --real 100'; one seed again: ARGS='--seeds v17'; the naive variants: ARGS=--naive
+chaos: setup ## whole bots on local venues under seeded faults, in virtual time and on real sockets
+	$(BIN)/python -m tests.chaos $(or $(ARGS),--virtual 60 --real 4)
 
 conformance: setup ## official and peer clients read the local venues; they get an environment of their own
 	venv=$$(sh .ci/setup-conformance) && PMKIT_CONFORMANCE_VENV=$$venv \
