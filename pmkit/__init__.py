@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from pmkit.errors import InvalidOrder as InvalidOrder
     from pmkit.errors import MarketNotFound as MarketNotFound
     from pmkit.errors import NotSent as NotSent
+    from pmkit.errors import NotYetRedeemable as NotYetRedeemable
     from pmkit.errors import OrderAuthError as OrderAuthError
     from pmkit.errors import OrderClockSkew as OrderClockSkew
     from pmkit.errors import OrderRateLimited as OrderRateLimited
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from pmkit.errors import PmkitError as PmkitError
     from pmkit.errors import ProtocolChanged as ProtocolChanged
     from pmkit.errors import RateLimited as RateLimited
+    from pmkit.errors import RedeemRefused as RedeemRefused
     from pmkit.errors import RegionBlocked as RegionBlocked
     from pmkit.errors import VenueUnavailable as VenueUnavailable
     from pmkit.exchanges.base import BaseExchange as BaseExchange
@@ -57,6 +59,10 @@ if TYPE_CHECKING:
     from pmkit.exchanges.polymarket.client import PolymarketExchange as PolymarketExchange
     from pmkit.exchanges.polymarket.market_data import PolymarketMarketData as PolymarketMarketData
     from pmkit.exchanges.polymarket.market_finder import PolymarketMarketFinder as PolymarketMarketFinder
+    from pmkit.exchanges.polymarket.redeem_types import RedeemPreview as RedeemPreview
+    from pmkit.exchanges.polymarket.redeem_types import RedeemResult as RedeemResult
+    from pmkit.exchanges.polymarket.redeem_types import RedeemStatus as RedeemStatus
+    from pmkit.exchanges.polymarket.redeem_view import RedeemView as RedeemView
     from pmkit.exchanges.polymarket.types import PolymarketMarket as PolymarketMarket
     from pmkit.exchanges.types import Absent as Absent
     from pmkit.exchanges.types import Accepted as Accepted
@@ -99,6 +105,7 @@ _MODULES = {
         "InvalidOrder",
         "MarketNotFound",
         "NotSent",
+        "NotYetRedeemable",
         "OrderAuthError",
         "OrderClockSkew",
         "OrderRateLimited",
@@ -109,6 +116,7 @@ _MODULES = {
         "PmkitError",
         "ProtocolChanged",
         "RateLimited",
+        "RedeemRefused",
         "RegionBlocked",
         "VenueUnavailable",
     ),
@@ -123,6 +131,8 @@ _MODULES = {
     "pmkit.exchanges.polymarket.client": ("PolymarketExchange",),
     "pmkit.exchanges.polymarket.market_data": ("PolymarketMarketData",),
     "pmkit.exchanges.polymarket.market_finder": ("PolymarketMarketFinder",),
+    "pmkit.exchanges.polymarket.redeem_types": ("RedeemPreview", "RedeemResult", "RedeemStatus"),
+    "pmkit.exchanges.polymarket.redeem_view": ("RedeemView",),
     "pmkit.exchanges.polymarket.types": ("PolymarketMarket",),
     "pmkit.exchanges.types": (
         "Absent",

@@ -41,7 +41,9 @@ class BinanceEndpoints(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class PolymarketEndpoints(msgspec.Struct, frozen=True, kw_only=True):
-    """REST bases without trailing slash; sockets with their whole path."""
+    """REST bases without trailing slash; sockets with their whole path. `rpc_others`: public Polygon nodes to turn to
+    when `rpc` is that of pmkit's choice and fails; none for local venues.
+    """
 
     clob: str = "https://clob.polymarket.com"
     gamma: str = "https://gamma-api.polymarket.com"
@@ -51,6 +53,7 @@ class PolymarketEndpoints(msgspec.Struct, frozen=True, kw_only=True):
     live_ws: str = "wss://ws-live-v2.polymarket.com/ws"
     relayer: str = "https://relayer-v2.polymarket.com"
     rpc: str = "https://polygon.drpc.org"
+    rpc_others: tuple[str, ...] = ("https://polygon-bor-rpc.publicnode.com", "https://tenderly.rpc.polygon.community")
 
 
 class KalshiEndpoints(msgspec.Struct, frozen=True, kw_only=True):

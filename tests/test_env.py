@@ -165,6 +165,10 @@ def test_every_variable_becomes_a_field() -> None:
         POLYMARKET_API_KEY="0f1e2d3c-aaaa-bbbb-cccc-1234567890ab",
         POLYMARKET_API_SECRET="c2VjcmV0LXNlY3JldC1zZWNyZXQ",
         POLYMARKET_API_PASSPHRASE="a phrase"[:1] + "bcdef",
+        POLYMARKET_RELAYER_API_KEY="relayer-key-0001",
+        POLYMARKET_BUILDER_API_KEY="builder-key-0001",
+        POLYMARKET_BUILDER_SECRET="YnVpbGRlci1zZWNyZXQtMDAwMQ==",
+        POLYMARKET_BUILDER_PASSPHRASE="builder-pass",
         KALSHI_API_KEY_ID="11111111-2222-3333-4444-555555555555",
         KALSHI_PRIVATE_KEY=PEM.replace("\n", "\\n"),
         POLYGON_RPC_URL="https://polygon.example/v2/abcdefghijklmnop",
@@ -195,6 +199,7 @@ def test_every_variable_becomes_a_field() -> None:
     assert set(settings.sources) == set(VARIABLES) - {"KALSHI_PRIVATE_KEY_PATH"}
     known = secrets_of(settings)
     assert {CANARY, PEM, "abcdefghijklmnop", "c2VjcmV0LXNlY3JldC1zZWNyZXQ"} <= set(known)
+    assert {"relayer-key-0001", "builder-key-0001", "YnVpbGRlci1zZWNyZXQtMDAwMQ==", "builder-pass"} <= set(known)
     assert ADDRESS not in known
 
 

@@ -65,6 +65,8 @@ def live_exchange(
             funder=settings.polymarket_funder_address,
             signature_type=settings.polymarket_signature_type,
             credentials=_api_credentials(settings),
+            rpc_url=settings.polygon_rpc_url,
+            relayer_key=_relayer_key(settings),
         )
     from pmkit.exchanges.kalshi.auth import Signer
     from pmkit.exchanges.kalshi.client import KalshiExchange
@@ -79,6 +81,17 @@ def _api_credentials(settings: Settings) -> tuple[Secret, Secret, Secret] | None
     parts = (settings.polymarket_api_key, settings.polymarket_api_secret, settings.polymarket_api_passphrase)
     key, secret, passphrase = parts
     return None if key is None or secret is None or passphrase is None else (key, secret, passphrase)
+
+
+def _relayer_key(settings: Settings) -> Secret | tuple[Secret, Secret, Secret] | None:
+    """What the relayer takes: a key of its own, else a builder key with all three parts."""
+    if settings.polymarket_relayer_api_key is not None:
+        return settings.polymarket_relayer_api_key
+    key, secret = settings.polymarket_builder_api_key, settings.polymarket_builder_secret
+    passphrase = settings.polymarket_builder_passphrase
+    if key is None or secret is None or passphrase is None:
+        return None
+    return key, secret, passphrase
 
 
 def _kalshi_key(settings: Settings, local: LocalLine | None) -> tuple[str, Secret] | None:

@@ -60,6 +60,7 @@ class Variable:
 
 
 _POLYMARKET_KEYS = "made by the venue for a wallet; leave all three out and they are derived from the private key"
+_BUILDER_KEYS = "polymarket.com > Settings > Builder, all three parts; about 100 redeems a day"
 _KALSHI_KEYS = "kalshi.com (demo.kalshi.co for demo) > Account & security > API keys > Create key"
 _FREE = "your choice"
 
@@ -88,6 +89,15 @@ VARIABLES: Mapping[str, Variable] = MappingProxyType(
             Variable("POLYMARKET_API_KEY", True, "Polymarket API key (UUID); derived when absent", _POLYMARKET_KEYS),
             Variable("POLYMARKET_API_SECRET", True, "secret of that API key (base64)", _POLYMARKET_KEYS),
             Variable("POLYMARKET_API_PASSPHRASE", True, "passphrase of that API key", _POLYMARKET_KEYS),
+            Variable(
+                "POLYMARKET_RELAYER_API_KEY",
+                True,
+                "relayer API key, with which deposit wallets redeem (others on request)",
+                "polymarket.com > Settings > API keys, made with the account of POLYMARKET_PRIVATE_KEY",
+            ),
+            Variable("POLYMARKET_BUILDER_API_KEY", True, "builder key, in place of a relayer key", _BUILDER_KEYS),
+            Variable("POLYMARKET_BUILDER_SECRET", True, "secret of that builder key (base64)", _BUILDER_KEYS),
+            Variable("POLYMARKET_BUILDER_PASSPHRASE", True, "passphrase of that builder key", _BUILDER_KEYS),
             Variable("KALSHI_API_KEY_ID", True, "id of the Kalshi API key (UUID)", _KALSHI_KEYS),
             Variable(
                 "KALSHI_PRIVATE_KEY_PATH",
@@ -144,6 +154,10 @@ class Settings:
     polymarket_api_key: Secret | None = None
     polymarket_api_secret: Secret | None = None
     polymarket_api_passphrase: Secret | None = None
+    polymarket_relayer_api_key: Secret | None = None
+    polymarket_builder_api_key: Secret | None = None
+    polymarket_builder_secret: Secret | None = None
+    polymarket_builder_passphrase: Secret | None = None
     kalshi_api_key_id: Secret | None = None
     kalshi_private_key_path: Path | None = None
     kalshi_private_key: Secret | None = None
@@ -194,6 +208,10 @@ class Settings:
             polymarket_api_key=take("POLYMARKET_API_KEY", values.token),
             polymarket_api_secret=take("POLYMARKET_API_SECRET", values.base64_secret),
             polymarket_api_passphrase=take("POLYMARKET_API_PASSPHRASE", values.token),
+            polymarket_relayer_api_key=take("POLYMARKET_RELAYER_API_KEY", values.token),
+            polymarket_builder_api_key=take("POLYMARKET_BUILDER_API_KEY", values.token),
+            polymarket_builder_secret=take("POLYMARKET_BUILDER_SECRET", values.base64_secret),
+            polymarket_builder_passphrase=take("POLYMARKET_BUILDER_PASSPHRASE", values.token),
             kalshi_api_key_id=take("KALSHI_API_KEY_ID", values.token),
             kalshi_private_key_path=take("KALSHI_PRIVATE_KEY_PATH", values.path),
             kalshi_private_key=take("KALSHI_PRIVATE_KEY", values.pem),
@@ -290,6 +308,10 @@ def secrets_of(settings: Settings) -> tuple[str, ...]:
             settings.polymarket_api_key,
             settings.polymarket_api_secret,
             settings.polymarket_api_passphrase,
+            settings.polymarket_relayer_api_key,
+            settings.polymarket_builder_api_key,
+            settings.polymarket_builder_secret,
+            settings.polymarket_builder_passphrase,
             settings.kalshi_api_key_id,
             settings.kalshi_private_key,
         )

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from decimal import Decimal
 from functools import cache
@@ -30,18 +31,19 @@ from pmkit.sim.server import Venue
 from tests.conftest import ROOT
 
 CONTRACTS = ROOT / "tests" / "data" / "chain"
+# Whatever a busy machine may take too long for is long, what a test waits out is short in that test's own.
 QUICK = Patience(
     poll=0.02,
-    replace_after=0.3,
-    resend_after=0.15,
-    give_up=2.0,
-    taken_after=0.3,
-    lag=0.6,
-    relayer_poll=0.02,
+    replace_after=60.0,
+    resend_after=0.1,
+    give_up=120.0,
+    taken_after=0.2,
+    lag=30.0,
+    relayer_poll=0.01,
     relayer_polls=20,
     submit_tries=4,
-    submit_wait=0.05,
-    watch=0.4,
+    submit_wait=0.02,
+    watch=30.0,
 )
 _numbers = count(1)
 
@@ -153,10 +155,10 @@ class User:
             patience=patience,
         )
 
-    async def redeem(self, condition: Condition, **options: object) -> RedeemResult:
-        """With one redeemer for all calls of this user."""
+    async def redeem(self, condition: Condition, patience: Patience = QUICK, **options: object) -> RedeemResult:
+        """With one redeemer for all calls of this user, made by the first."""
         if self._redeemer is None:
-            self._redeemer = self.redeemer()
+            self._redeemer = self.redeemer(patience=patience)
         return await self._redeemer.redeem(condition.condition_id, self.wallet, **options)  # type: ignore[arg-type]
 
     def won(
@@ -175,6 +177,13 @@ class User:
 
     def shares(self, condition: Condition) -> tuple[int, int]:
         return self.venue.chain.shares(self.address, condition)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for something that has no event."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
 
 
 @asynccontextmanager

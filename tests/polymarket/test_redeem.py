@@ -39,7 +39,7 @@ async def test_every_wallet_is_paid_to_the_unit_and_a_second_call_does_nothing(
     assert (done.status, done.cause, done.path) == (RedeemStatus.SUCCESS, RedeemCause.NONE, via or PATHS[kind]), done
     assert done and done.payout == done.expected == D("5.000001")
     assert user.cash == 5_000_001 and user.shares(condition) == (0, 0)
-    assert len(done.transactions) <= 1 and (done.relayer_id != "") == (done.path is RedeemPath.RELAYER)
+    assert len(done.transactions) == 1 and (done.relayer_id != "") == (done.path is RedeemPath.RELAYER)
     sends = len(venue.machine.broadcasts) + len(venue.relayer.submitted)
     again = await user.redeem(condition, via=via)
     assert (again.status, again.cause) == (RedeemStatus.NO_EFFECT, RedeemCause.NOTHING_HELD), again
@@ -60,7 +60,7 @@ async def test_a_missing_approval_comes_first_or_in_the_same_batch(
     done = await user.redeem(condition, via=via)
     assert done.status is RedeemStatus.SUCCESS and done.payout == 3, done
     assert user.cash == 3_000_000 and user.shares(condition) == (0, 0)
-    assert len(done.transactions) == (2 if kind is WalletType.EOA else 0 if done.relayer_id else 1)
+    assert len(done.transactions) == (2 if kind is WalletType.EOA else 1)
 
 
 @pytest.mark.parametrize(

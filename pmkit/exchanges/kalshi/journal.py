@@ -181,9 +181,7 @@ class Journal:
         """A fill of either path, the first time it is seen; else None. Raises RowError."""
         record = self.record_of(row)
         known_id = record.intent.client_order_id if record is not None else None
-        one = fill(
-            row, self._outcome(record, row.order_id), known_id, own=record is not None, received_ns=received_ns
-        )
+        one = fill(row, self._outcome(record, row.order_id), known_id, own=record is not None, received_ns=received_ns)
         key = fill_key(one)
         if key in self.fills:
             return None
@@ -203,9 +201,7 @@ class Journal:
         """Order ids of fills whose order is neither known as own nor as someone else's. A REST fill has no client id,
         so that it may belong to an order whose answer is still missing."""
         found = {
-            row.order_id: None
-            for row in rows
-            if row.order_id not in self.by_order and row.order_id not in self.foreign
+            row.order_id: None for row in rows if row.order_id not in self.by_order and row.order_id not in self.foreign
         }
         return list(found)
 

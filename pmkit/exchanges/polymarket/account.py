@@ -12,10 +12,8 @@ from collections.abc import Container, Iterable
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from typing import Final
 
-import msgspec
-
 from pmkit.clock import Clock
-from pmkit.errors import ConfigError, ProtocolChanged, VenueUnavailable
+from pmkit.errors import ConfigError, VenueUnavailable
 from pmkit.exchanges.numbers import quotient
 from pmkit.exchanges.polymarket.amounts import BASE
 from pmkit.exchanges.polymarket.catalogue import Catalogue
@@ -23,20 +21,19 @@ from pmkit.exchanges.polymarket.credentials import Identity, Login
 from pmkit.exchanges.polymarket.eip712 import exchange_for, is_position_id
 from pmkit.exchanges.polymarket.journal import Journal
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
+from pmkit.exchanges.polymarket.position_rows import POSITIONS_PATH, PositionRow, position_rows
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.polymarket.user_messages import OwnLeg, OwnOrder, OwnTrade
 from pmkit.exchanges.types import FillState, Position, Side
 from pmkit.http import HttpSession
 
-DATA_REQUESTS: Final = (("GET", "/v2/positions"), ("GET", "/v2/tokens"))
+DATA_REQUESTS: Final = (("GET", POSITIONS_PATH), ("GET", "/v2/tokens"))
 RECENT_MS: Final = 900_000
 """Own trades this young (market time) outweigh the Data API's rows."""
 
 EXPLAIN_SECONDS: Final = 60.0
 _LOG = logging.getLogger("pmkit.polymarket")
 DATA_LAG_MS: Final = 180_000
-PAGE: Final = 500
-MAX_PAGES: Final = 100
 _TRIES: Final = 8
 AT_ONCE: Final = 8
 """Balances asked for at the same time."""
@@ -44,24 +41,6 @@ AT_ONCE: Final = 8
 _MINED: Final = ("MINED", "CONFIRMED")
 _ZERO: Final = Decimal(0)
 _MICRO: Final = Decimal("0.000001")
-
-
-class _PositionRow(msgspec.Struct, frozen=True):
-    token_id: str
-    condition_id: str
-    current_size: Decimal
-    avg_price: Decimal | None = None
-    outcome: str | None = None
-    redeemable: bool | None = None
-
-
-class _Pagination(msgspec.Struct, frozen=True):
-    next_cursor: str | None = None
-
-
-class _PositionsPage(msgspec.Struct, frozen=True):
-    data: list[_PositionRow]
-    pagination: _Pagination
 
 
 class Account:
@@ -149,7 +128,7 @@ class Account:
         Tokens traded in the last 15 minutes or still tradable are exact, and as of now; `as_of_ms` tells of the others.
         """
         identity = await self._login.ready()
-        rows = await self._rows(identity.maker)
+        rows = {row.token_id: row for row in await position_rows(self._data, identity.maker)}
         tradable = {token for token, row in rows.items() if not row.redeemable}
         balances: dict[str, Decimal] = {}
         since_s = self._since_s()
@@ -184,9 +163,7 @@ class Account:
         found += [_position(row, now_ms) for token, row in rows.items() if token not in balances]
         return [position for position in found if position.size or position.pending]
 
-    async def _balances(
-        self, identity: Identity, tokens: Iterable[str], fresh: Container[str]
-    ) -> dict[str, Decimal]:
+    async def _balances(self, identity: Identity, tokens: Iterable[str], fresh: Container[str]) -> dict[str, Decimal]:
         """Shares by token; of those in `fresh` the venue looks at the chain first."""
         room = asyncio.Semaphore(AT_ONCE)
         kind = identity.signature_type
@@ -199,24 +176,6 @@ class Account:
                 return token, (await self._login.balance(kind, asset, token)).balance
 
         return dict(await asyncio.gather(*(read(token) for token in sorted(tokens))))
-
-    async def _rows(self, wallet: str) -> dict[str, _PositionRow]:
-        rows: dict[str, _PositionRow] = {}
-        cursor: str | None = None
-        seen: set[str] = set()
-        for _ in range(MAX_PAGES):
-            params: dict[str, str | int] = {"user": wallet, "filter_amount": 0, "limit": PAGE}
-            if cursor is not None:
-                params["cursor"] = cursor
-            page = await self._data.get_json("/v2/positions", _PositionsPage, params)
-            rows.update((row.token_id, row) for row in page.data)
-            cursor = page.pagination.next_cursor
-            if not cursor:
-                return rows
-            if cursor in seen:
-                break
-            seen.add(cursor)
-        raise ProtocolChanged(f"{self._data.host}: /v2/positions does not end after {len(seen)} pages")
 
     def _since_s(self) -> int:
         return (self._catalogue.now_ms() - RECENT_MS) // 1000
@@ -236,7 +195,7 @@ class Account:
         token: str,
         legs: list[tuple[OwnTrade, OwnLeg]],
         balance: Decimal,
-        row: _PositionRow | None,
+        row: PositionRow | None,
         now_ms: int,
     ) -> Position:
         coming = mined = cost = bought = _ZERO
@@ -279,7 +238,7 @@ class Account:
         return market.outcomes[market.token_ids.index(token)]
 
 
-def _position(row: _PositionRow, now_ms: int) -> Position:
+def _position(row: PositionRow, now_ms: int) -> Position:
     return Position(
         market_id=row.condition_id.lower(),
         token_id=row.token_id,

@@ -20,7 +20,7 @@ from pmkit.clock import Clock
 from pmkit.config.env import secrets_in_url
 from pmkit.config.secret import Secret
 from pmkit.endpoints import require_safe
-from pmkit.errors import ConfigError, PmkitError, VenueUnavailable
+from pmkit.errors import ConfigError, NotSent, PmkitError, VenueUnavailable
 from pmkit.exchanges.polymarket.calldata import Call
 from pmkit.exchanges.polymarket.contracts import ZERO_ADDRESS
 from pmkit.exchanges.polymarket.eip712 import POLYGON
@@ -69,6 +69,8 @@ class Chain:
         self._place = 0
         self._lock = asyncio.Lock()
         self._web3: Any = None
+        self._opened: dict[int, Any] = {}
+        self._closed = False
         self.host = ""
 
     # -- life -----------------------------------------------------------------------------------------------------
@@ -81,28 +83,29 @@ class Chain:
                     await self._find()
 
     async def _find(self) -> None:
+        if self._closed:
+            raise NotSent("the connection to the Polygon node is closed")
         module = await asyncio.to_thread(importlib.import_module, "web3")
         failures: list[str] = []
         wrong: list[str] = []
         for step in range(len(self._urls)):
             place = (self._place + step) % len(self._urls)
             host = urlsplit(self._urls[place]).hostname or "?"
-            web3 = module.AsyncWeb3(
-                module.AsyncHTTPProvider(
+            web3 = self._opened.get(place)
+            if web3 is None:
+                provider = module.AsyncHTTPProvider(
                     self._urls[place],
                     request_kwargs={"timeout": _client_timeout(REQUEST_SECONDS)},
                     exception_retry_configuration=None,  # what is repeated is decided here
                 )
-            )
+                web3 = self._opened[place] = module.AsyncWeb3(provider)
             try:
                 chain_id = await self._ask(web3.eth.chain_id, host)
             except PmkitError as error:
                 failures.append(str(error))
-                await web3.provider.disconnect()
                 continue
             if chain_id != self._chain_id:
                 wrong.append(f"{host} is a node of chain {chain_id}, not of {self._chain_id} (Polygon)")
-                await web3.provider.disconnect()
                 continue
             self._web3, self._place, self.host = web3, place, host
             return
@@ -112,24 +115,24 @@ class Chain:
             f"no Polygon node answers ({'; '.join([*failures, *wrong])}): set POLYGON_RPC_URL to one that does"
         )
 
-    async def switch(self) -> bool:
-        """Take another node, after this one failed. False where no node answers now."""
+    async def _switch(self, failed: Any) -> None:
+        """Take another node after one failed, unless somebody else has done so already."""
         async with self._lock:
-            old, self._web3 = self._web3, None
-            if old is not None:
-                await old.provider.disconnect()
+            if self._web3 is not failed:
+                return
+            self._web3 = None
             self._place = (self._place + 1) % len(self._urls)
             try:
                 await self._find()
             except PmkitError as error:
                 _LOG.warning("polymarket: %s", error)
-                return False
-        return True
 
     async def close(self) -> None:
         """Close the connections. May be called twice."""
-        web3, self._web3 = self._web3, None
-        if web3 is not None:
+        self._closed = True
+        self._web3 = None
+        # Also those of nodes that failed: a question that was on its way may have opened one again.
+        for web3 in self._opened.values():
             await web3.provider.disconnect()
 
     async def _node(self) -> Any:
@@ -163,14 +166,15 @@ class Chain:
     async def _read(self, question: Any) -> Any:
         """A question that may be asked again: `question(web3)` gives the coroutine."""
         for attempt in range(READ_TRIES):
+            web3 = await self._node()
             try:
-                return await self._ask(question(await self._node()))
+                return await self._ask(question(web3))
             except VenueUnavailable:
                 if attempt + 1 == READ_TRIES:
                     raise
                 await self._clock.io_sleep(READ_WAIT_SECONDS)
                 if attempt + 2 == READ_TRIES:
-                    await self.switch()
+                    await self._switch(web3)
         raise AssertionError
 
     # -- reads ----------------------------------------------------------------------------------------------------
@@ -203,8 +207,8 @@ class Chain:
         """Wei of POL."""
         return int(await self._read(lambda web3: web3.eth.get_balance(address)))
 
-    async def has_code(self, address: str) -> bool:
-        return bool(await self._read(lambda web3: web3.eth.get_code(address)))
+    async def code(self, address: str) -> bytes:
+        return bytes(await self._read(lambda web3: web3.eth.get_code(address)))
 
     async def fees(self) -> Fees:
         """What a transaction should offer now."""

@@ -32,8 +32,10 @@ from pmkit.exchanges.polymarket.order_lookup import OrderLookup
 from pmkit.exchanges.polymarket.order_plan import OrderPlan
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
 from pmkit.exchanges.polymarket.orders import MAX_BATCH
+from pmkit.exchanges.polymarket.redeem_side import RedeemSide
 from pmkit.exchanges.polymarket.signed_http import SignedSession
 from pmkit.exchanges.polymarket.types import VENUE, PolymarketMarket
+from pmkit.exchanges.polymarket.winnings import GivenRelayerKey, Winnings
 from pmkit.exchanges.types import (
     Absent,
     Accepted,
@@ -61,13 +63,14 @@ CLOSE_SECONDS = 0.3
 """Wall seconds that orders on their way get when the exchange is closed."""
 
 
-class PolymarketExchange(PublicSide):
+class PolymarketExchange(PublicSide, RedeemSide):
     """An account on Polymarket, on the public side of `data` (closed with it; made where none is given).
 
     `private_key` is the key of the account; `funder` the wallet that holds its funds (none: the key's own address, or
     the wallet of `signature_type`, or the only one of its wallets with money). `credentials`: API key, secret and
-    passphrase; derived or created where none are given. Nothing connects before the first call; `keep_warm()` logs in
-    and opens the connections, so that the first order does not have to.
+    passphrase; derived or created where none are given. For redeems: `rpc_url`, a Polygon node (none: public ones), and
+    `relayer_key`, a relayer API key or the three parts of a builder key. Nothing connects before the first call;
+    `keep_warm()` logs in and opens the connections, so that the first order does not have to.
 
     Raises ConfigError for a key that is none, and for a funder and signature type that do not fit (naming what does).
     """
@@ -84,6 +87,8 @@ class PolymarketExchange(PublicSide):
         signature_type: int | None = None,
         credentials: GivenCredentials = None,
         data: PolymarketMarketData | None = None,
+        rpc_url: Secret | str | None = None,
+        relayer_key: GivenRelayerKey = None,
     ) -> None:
         protect(private_key)
         signer = Signer(private_key.reveal())
@@ -139,6 +144,7 @@ class PolymarketExchange(PublicSide):
         self._account = Account(self.login, self._data_api, self._queries, self.journal, catalogue, clock)
         self._history = History(self.login, self._data_api, self._queries, self.journal, catalogue)
         self._heartbeat: Heartbeat | None = None
+        self._winnings = Winnings(self.data, self.login, signer, self._account, rpc_url=rpc_url, key=relayer_key)
 
     # -- life -----------------------------------------------------------------------------------------------------
 
@@ -171,7 +177,7 @@ class PolymarketExchange(PublicSide):
         if self._heartbeat is not None:
             await self._heartbeat.stop()
         await self.stream.close()
-        await asyncio.gather(self._http.close(), self._data_api.close(), self.data.close())
+        await asyncio.gather(self._http.close(), self._data_api.close(), self._winnings.close(), self.data.close())
 
     async def keep_warm(self) -> None:
         """Log in, and open (or keep open) the connections for orders and cancels. Measures the venue's clock."""

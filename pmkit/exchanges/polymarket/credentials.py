@@ -18,6 +18,7 @@ from pmkit.config.secret import Secret
 from pmkit.errors import AuthError, ConfigError, PmkitError, ProtocolChanged
 from pmkit.exchanges.polymarket.answers import BalanceAllowance, read_balance
 from pmkit.exchanges.polymarket.auth import Credentials, Signer, read_credentials
+from pmkit.exchanges.polymarket.eip712 import address_bytes, checksum_address
 from pmkit.exchanges.polymarket.orders import OrderSigner
 from pmkit.exchanges.polymarket.signed_http import SignedSession
 from pmkit.exchanges.polymarket.wallets import SignatureType, wallets_of
@@ -106,6 +107,13 @@ class Login:
                 if self.identity is None:
                     self.identity = await self._log_in()
         return self.identity
+
+    async def wallet(self) -> tuple[str, SignatureType]:
+        """The wallet that holds the funds and its type; logs in only where that has to be found out."""
+        if self._kind is not None and self._funder is not None:
+            return checksum_address(address_bytes(self._funder)), self._kind
+        identity = await self.ready()
+        return identity.maker, identity.signature_type
 
     async def _log_in(self) -> Identity:
         await self._http.measure_clock()

@@ -148,7 +148,7 @@ class Redeemer:
         if plan.path is RedeemPath.PROXY:
             return calldata.proxy_batch(PROXY_FACTORY, plan.calls)
         safe = plan.wallet.address
-        if not await self._chain.has_code(safe):
+        if not await self._chain.code(safe):
             raise ConfigError(f"there is no Safe at {safe} (yet): check POLYMARKET_FUNDER_ADDRESS")
         nonce = await self._chain.number(calldata.safe_nonce(safe))
         action = safe_action(plan.calls)

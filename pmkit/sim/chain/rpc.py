@@ -1,7 +1,8 @@
 """JSON-RPC of the chain over HTTP, as a public node of Polygon answers it, with the faults of one.
 
 Faults by name on `Faults.arm`: `raw_answer_lost` (the transaction is taken, the connection breaks), `raw_request_lost`
-(it breaks before). `down` breaks every connection; `lag` answers reads as of so many blocks ago, as a balancer does.
+(it breaks before). `down` breaks every connection; `lag` answers reads as of so many blocks ago, as a balancer does,
+for `lag_calls` more calls where that is given.
 """
 
 from __future__ import annotations
@@ -57,6 +58,7 @@ class ChainRpc:
         self.chain_id = CHAIN_ID
         self.down = False
         self.lag = 0
+        self.lag_calls: int | None = None
         self.calls: Counter[str] = Counter()
         self._faults = faults
         self._methods: dict[str, Callable[[list[Any]], object]] = {
@@ -110,6 +112,10 @@ class ChainRpc:
             return {"jsonrpc": "2.0", "id": None, "error": {"code": -32600, "message": "invalid request"}}
         method, params = call["method"], call.get("params") or []
         self.calls[method] += 1
+        if self.lag and self.lag_calls is not None:
+            self.lag_calls -= 1
+            if self.lag_calls < 0:
+                self.lag, self.lag_calls = 0, None
         head = {"jsonrpc": "2.0", "id": call.get("id")}
         handler = self._methods.get(method)
         try:

@@ -3,7 +3,7 @@
 Reference: polymarket-markets-and-redeem.md, 4.8. It checks the key of whoever asks and the owner's signature, serves
 one action per wallet at a time, and pays the gas. Faults by name on `Faults.arm`: `submit_answer_lost`, `busy`, `fail`
 (the action ends in STATE_FAILED), `invalid`, `swallow` (confirmed, but nothing happens on chain), `stall` (stays new
-until `release()`).
+until `release()`), `no_hash` (the transaction's hash is never told).
 """
 
 from __future__ import annotations
@@ -19,18 +19,28 @@ import msgspec
 from aiohttp import web
 from coincurve import PublicKey
 from eth_abi.abi import encode
+from eth_account import Account
 from eth_utils.crypto import keccak
 
 from pmkit.clock import Clock, Entropy
-from pmkit.sim.chain.machine import Reverted
+from pmkit.sim.chain.machine import CHAIN_ID, Reverted
 from pmkit.sim.faults import Faults
-from pmkit.sim.polymarket.on_chain import DEPOSIT_FACTORY, MULTI_SEND, PROXY_FACTORY, RELAY_HUB, PolymarketChain
+from pmkit.sim.polymarket.on_chain import (
+    DEPOSIT_FACTORY,
+    MULTI_SEND,
+    POL,
+    PROXY_FACTORY,
+    RELAY_HUB,
+    PolymarketChain,
+    call_data,
+)
 from pmkit.sim.polymarket.signatures import address_bytes, address_of
 from pmkit.sim.polymarket.wallets import WalletType, deposit_of, wallet_of
 from pmkit.sim.server import Refused, Server, answer
 
 RELAY = "0x7db63fe6D62EB73fb01f8009416F4C2BB4fBda6A"
 STAMP_SECONDS = 300
+GAS = 2_000_000
 _ZERO = "0x" + "0" * 40
 _FACTORIES = {"PROXY": PROXY_FACTORY, "WALLET": DEPOSIT_FACTORY, "WALLET-CREATE": DEPOSIT_FACTORY}
 _NEXT = {"STATE_NEW": "STATE_EXECUTED", "STATE_EXECUTED": "STATE_MINED", "STATE_MINED": "STATE_CONFIRMED"}
@@ -39,15 +49,16 @@ _FINAL = ("STATE_CONFIRMED", "STATE_FAILED", "STATE_INVALID")
 
 @dataclass(slots=True)
 class Action:
-    """One submission. `execute` has the chain do it; None once that was tried."""
+    """One submission. `execute` sends the transaction and gives its hash; None once that was tried."""
 
     id: str
     wallet: str
-    execute: Callable[[], None] | None
+    execute: Callable[[], bytes] | None
     state: str = "STATE_NEW"
-    hash: str = ""
+    hash: bytes = b""
     error: str = ""
     stalled: bool = False
+    told: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +87,8 @@ class Relayer:
         self._faults = faults
         self._prefix = prefix
         self._entropy = Entropy("relayer ids")
+        self._account: Any = Account.from_key(keccak(b"the local relayer"))
+        chain.machine.fund(address_bytes(self._account.address), 10**6 * POL)
         server.get(prefix + "/deployed", self._deployed)
         server.get(prefix + "/relay-payload", self._relay_payload)
         server.get(prefix + "/v1/account/transactions/params", self._params)
@@ -152,7 +165,7 @@ class Relayer:
         return answer(
             {
                 "transaction_id": action.id,
-                "transaction_hash": action.hash,
+                "transaction_hash": "0x" + action.hash.hex() if action.hash and action.told else "",
                 "state": action.state,
                 "error_msg": action.error,
             }
@@ -161,10 +174,17 @@ class Relayer:
     def _advance(self, action: Action) -> None:
         if action.state in _FINAL or action.stalled:
             return
-        if action.state == "STATE_NEW":
-            self._run(action)
-        if action.state not in _FINAL:
-            action.state = _NEXT[action.state]
+        if action.state == "STATE_NEW" and action.execute is not None:
+            execute, action.execute = action.execute, None
+            action.hash = execute()
+        if action.state == "STATE_EXECUTED" and action.hash:
+            receipt = self.chain.machine.receipts.get(action.hash)
+            if receipt is None:
+                return
+            if not receipt.ok:
+                action.state, action.error = "STATE_FAILED", f"execution reverted: {receipt.reason}"
+                return
+        action.state = _NEXT[action.state]
 
     def release(self) -> None:
         """Let stalled actions go on, at once and to their end."""
@@ -174,15 +194,21 @@ class Relayer:
                 while action.state not in _FINAL:
                     self._advance(action)
 
-    def _run(self, action: Action) -> None:
-        execute, action.execute = action.execute, None
-        if execute is None:
-            return
-        try:
-            execute()
-        except Reverted as error:
-            action.state = "STATE_FAILED"
-            action.error = f"execution reverted: {error.reason}" if error.reason else "execution reverted"
+    def _send(self, to: str, data: bytes) -> bytes:
+        """A transaction of the relayer's own key."""
+        machine = self.chain.machine
+        fields = {
+            "type": 2,
+            "chainId": CHAIN_ID,
+            "nonce": machine.nonce(address_bytes(self._account.address), pending=True),
+            "to": to,
+            "value": 0,
+            "data": data,
+            "gas": GAS,
+            "maxFeePerGas": 2 * machine.base_fee + 2 * machine.market_tip,
+            "maxPriorityFeePerGas": 2 * machine.market_tip,
+        }
+        return machine.submit(bytes(self._account.sign_transaction(fields).raw_transaction))
 
     # ---- submit
 
@@ -225,7 +251,8 @@ class Relayer:
                 # Nobody looks at it any more: it is through by now.
                 while other.state not in _FINAL:
                     self._advance(other)
-        action = Action(self._entropy.uuid4(), wallet, execute, stalled=self._faults.take("stall"))
+        stalled, told = self._faults.take("stall"), not self._faults.take("no_hash")
+        action = Action(self._entropy.uuid4(), wallet, execute, stalled=stalled, told=told)
         if self._faults.take("fail"):
             action.execute, action.state, action.error = None, "STATE_FAILED", "execution reverted"
         elif self._faults.take("invalid"):
@@ -234,13 +261,10 @@ class Relayer:
             action.execute = None
         return action
 
-    def _creation(self, owner: str) -> Callable[[], None]:
-        def execute() -> None:
-            self.chain.make_wallet(owner, WalletType.DEPOSIT)
+    def _creation(self, owner: str) -> Callable[[], bytes]:
+        return lambda: self._send(DEPOSIT_FACTORY, call_data("make(address,bool)", owner, True))
 
-        return execute
-
-    def _safe(self, body: Mapping[str, Any], owner: str) -> tuple[str, Callable[[], None]]:
+    def _safe(self, body: Mapping[str, Any], owner: str) -> tuple[str, Callable[[], bytes]]:
         safe = _address(body.get("proxyWallet", ""))
         if not self.chain.has_code(safe) or owner.lower() not in [one.lower() for one in self.chain.owners(safe)]:
             raise Refused(400, "invalid proxy wallet")
@@ -262,18 +286,15 @@ class Relayer:
             _hex_bytes(body["signature"]),
         )
         # The Safe itself tells whether the signature is one of its owner.
+        data = call_data(signature, *arguments)
         try:
-            self.chain.machine.call(address_bytes(safe), _call(signature, arguments), address_bytes(RELAY))
+            self.chain.machine.call(address_bytes(safe), data, address_bytes(RELAY))
         except Reverted as error:
             if error.reason.startswith("GS026"):
                 raise Refused(400, "invalid signature") from error
+        return safe, lambda: self._send(safe, data)
 
-        def execute() -> None:
-            self.chain.act(RELAY, safe, signature, *arguments)
-
-        return safe, execute
-
-    def _proxy(self, body: Mapping[str, Any], owner: str) -> tuple[str, Callable[[], None]]:
+    def _proxy(self, body: Mapping[str, Any], owner: str) -> tuple[str, Callable[[], bytes]]:
         wallet = wallet_of(owner, WalletType.PROXY)
         if body.get("proxyWallet") != wallet:
             raise Refused(400, "invalid proxy wallet")
@@ -289,13 +310,10 @@ class Relayer:
         message = keccak(b"\x19Ethereum Signed Message:\n32" + keccak(text))
         if _signer(message, body["signature"]).lower() != owner.lower():
             raise Refused(400, "invalid signature")
+        relayed = call_data("relayCall(address,address,bytes)", owner, PROXY_FACTORY, data)
+        return wallet, lambda: self._send(RELAY_HUB, relayed)
 
-        def execute() -> None:
-            self.chain.act(RELAY, RELAY_HUB, "relayCall(address,address,bytes)", owner, PROXY_FACTORY, data)
-
-        return wallet, execute
-
-    def _deposit(self, body: Mapping[str, Any], owner: str) -> tuple[str, Callable[[], None]]:
+    def _deposit(self, body: Mapping[str, Any], owner: str) -> tuple[str, Callable[[], bytes]]:
         params = body["depositWalletParams"]
         wallet = params["depositWallet"]
         if not self.chain.has_code(_address(wallet)):
@@ -311,21 +329,12 @@ class Relayer:
         except Reverted as error:
             if error.reason in ("wrong signature", "expired"):
                 raise Refused(400, f"invalid batch: {error.reason}") from error
-
-        def execute() -> None:
-            self.chain.machine.act(address_bytes(RELAY), address_bytes(DEPOSIT_FACTORY), data)
-
-        return wallet, execute
+        return wallet, lambda: self._send(DEPOSIT_FACTORY, data)
 
     @staticmethod
     def _check_nonce(given: int, expected: int) -> None:
         if given != expected:
             raise Refused(400, f"batch nonce {given} does not match on-chain nonce {expected}")
-
-
-def _call(signature: str, arguments: tuple[object, ...]) -> bytes:
-    kinds = signature[signature.index("(") + 1 : -1].split(",")
-    return keccak(signature.encode())[:4] + encode(kinds, arguments)
 
 
 def _address(text: object) -> str:

@@ -134,6 +134,7 @@ class PolymarketVenue(Venue):
             live_ws=self.data.url("/ws", "ws"),
             relayer=self.data.url("/relayer"),
             rpc=self.data.url("/rpc"),
+            rpc_others=(),
         )
 
     async def _geoblock(self, request: web.Request) -> web.Response:

@@ -154,6 +154,7 @@ class Replay(Venue):
                 live_ws=f"{ws}/ws",
                 relayer=rest,
                 rpc=rest,
+                rpc_others=(),
             ),
             kalshi=KalshiEndpoints(rest=f"{rest}/trade-api/v2", ws=f"{ws}/trade-api/ws/v2"),
         )
