@@ -1,4 +1,4 @@
-"""A bot on local venues over real sockets, through two boundaries: found before, switched once, nothing left behind."""
+"""A bot on local venues in virtual time, through two boundaries: found before, switched once, nothing left behind."""
 
 import asyncio
 import itertools
@@ -7,6 +7,7 @@ from decimal import Decimal
 import pytest
 
 from pmkit.bot.base import BaseBot
+from pmkit.clock import Entropy
 from pmkit.errors import ConfigError, InvalidOrder, OrderRejected
 from pmkit.exchanges.kalshi.auth import HandshakeSigner
 from pmkit.exchanges.kalshi.market_data import KalshiMarketData
@@ -17,9 +18,12 @@ from pmkit.exchanges.types import OrderState, Side
 from pmkit.logging.csv_logger import TradeLog, read_trades
 from pmkit.logging.paths import Paths
 from pmkit.sim.venues import LocalVenues
+from pmkit.sim.virtual import VirtualClock
+from pmkit.sim.virtual import run as run_virtual
 
-FACTOR = 90.0
 BOUNDARIES = 2
+START = 1_795_176_600_000  # five minutes before a boundary
+LATEST_RESULT_SECONDS = 150
 
 
 class Watcher(BaseBot):
@@ -38,7 +42,7 @@ class Watcher(BaseBot):
         for key, market in self.markets.items():
             if not market:
                 continue
-            if self.seconds_remaining(market) < -FACTOR:
+            if self.seconds_remaining(market) < -self.TICK_SECONDS:
                 self.ticks_on_closed += 1
             following = self.next_markets[key]
             if following and all(self.book(following, outcome).valid for outcome in following.outcomes):
@@ -68,7 +72,7 @@ class Watcher(BaseBot):
             self.spawn(self.soon(), critical=False)
 
     async def soon(self):
-        await self.clock.io_sleep(1.0)
+        await self.clock.sleep(LATEST_RESULT_SECONDS)
         await self.stop()
 
     async def _on_settled(self, asset, market, result, pnl):
@@ -82,9 +86,8 @@ def run(tmp_path_factory):
 
     async def main() -> tuple[Watcher, list[dict[str, str]]]:
         before = asyncio.all_tasks()
-        async with LocalVenues(
-            seed=11, factor=FACTOR, assets=("BTC", "ETH"), first_boundary_wall_seconds=5.0
-        ) as venues:
+        clock = VirtualClock(START, Entropy(11))
+        async with LocalVenues(seed=11, assets=("BTC", "ETH"), clock=clock, steps_per_wall_second=1.0) as venues:
             signer = HandshakeSigner.from_key(venues.kalshi_key.id, venues.kalshi_key.pem)
             exchanges = [
                 PaperExchange(PolymarketMarketData(venues.endpoints, venues.clock)),
@@ -92,13 +95,12 @@ def run(tmp_path_factory):
             ]
             trades = TradeLog(Paths(directory, directory, directory), "local", "Watcher", venues.clock)
             bot = Watcher(exchanges, ["BTC", "ETH"], trades=trades)
-            async with asyncio.timeout(40):
-                await bot.start()
+            await bot.start()
             trades.close()
         assert asyncio.all_tasks() == before, "no task is left"
         return bot, [row for file in sorted(directory.glob("trades_*.csv")) for row in read_trades(file)]
 
-    return asyncio.run(main())
+    return run_virtual(main(), seed=11, latency=0.001, jitter=0.004)
 
 
 def test_ro_02_every_boundary_is_taken_once_and_in_a_chain(run):
@@ -135,7 +137,7 @@ def test_ro_04_own_orders_are_cancelled_before_the_close_and_none_is_sent_after_
 
 def test_results_come_for_markets_that_were_only_watched_as_well(run):
     bot, _ = run
-    assert {market.venue for market, _ in bot.settled} == {"polymarket", "kalshi"}
+    assert len(bot.settled) == 4 * BOUNDARIES
     assert all(result.winner in market.outcomes for market, result in bot.settled)
 
 
