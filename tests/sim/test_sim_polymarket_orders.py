@@ -11,7 +11,7 @@ import pytest
 
 from pmkit.clock import Entropy
 from pmkit.sim.engine import Side
-from pmkit.sim.polymarket.modes import Mode
+from pmkit.sim.polymarket.modes import TEXTS_500, Mode
 from pmkit.sim.polymarket.signatures import CTF_EXCHANGE, EXCHANGE_V3, separator
 from tests.sim.polymarket_client import Bench
 from tests.sim.polymarket_trader import Trader
@@ -549,14 +549,79 @@ async def test_answers_that_are_lost_late_or_wrong(still: Bench, trader: Trader)
         assert len(still.venue.desk.orders) == known + placed
         status, _data = await trader.ask("POST", "/order", body)  # the same bytes again
         assert (status == 400) == placed
-    still.venue.faults.arm("answer_500")
-    assert await trader.place(price=100) == (500, {"error": "could not run the execution"})
-    assert len(still.venue.desk.orders) == 3
+    for text in TEXTS_500:
+        still.venue.answers.text_500 = text
+        for fault, placed in (("answer_500", True), ("request_500", False)):
+            still.venue.faults.arm(fault)
+            known = len(still.venue.desk.orders)
+            assert await trader.place(price=100) == (500, {"error": text})
+            assert len(still.venue.desk.orders) == known + placed
+    still.venue.faults.arm("answer_400")
+    known = len(still.venue.desk.orders)
+    assert await trader.place(price=100) == (400, {"error": "order match delayed due to market conditions"})
+    assert len(still.venue.desk.orders) == known + 1
     still.venue.reads.hydration_seconds = 3
     order_id = await trader.rest(price=100)
     assert await trader.ask("GET", f"/data/order/{order_id}") == (200, None)
     await still.advance(3)
     assert (await trader.ask("GET", f"/data/order/{order_id}"))[1]["id"] == order_id
+    still.venue.reads.unknown_is_404 = True
+    assert await trader.ask("GET", "/data/order/0xab") == (404, {"error": "order not found"})
+
+
+async def test_a_word_that_no_document_has(still: Bench, trader: Trader) -> None:
+    trader.clear_book()
+    trader.house(Side.SELL, 5000, 30 * SHARE)
+    still.venue.faults.arm("unmatched")
+    _status, data = await trader.place(price=5000, shares=20 * SHARE)
+    assert (data["status"], data["success"], data["errorMsg"]) == ("unmatched", True, "")
+    await still.advance(0.2, step=0.1)
+    row = (await trader.ask("GET", f"/data/order/{data['orderID']}"))[1]
+    assert (row["status"], row["size_matched"]) == ("ORDER_STATUS_MATCHED", "20")
+
+
+async def test_trades_and_balances_are_read_late(still: Bench, at_once: Trader) -> None:
+    venue = still.venue
+    venue.reads.trade_hydration_seconds = 5
+    venue.reads.balance_lag_seconds = 60
+    await still.advance(100, step=50)
+    at_once.clear_book()
+    at_once.house(Side.SELL, 5000, 30 * SHARE)
+    assert (await at_once.place(price=5000, shares=10 * SHARE))[1]["status"] == "matched"
+    assert (await at_once.ask("GET", "/data/trades"))[1]["data"] == []
+    await still.advance(15)
+    (row,) = (await at_once.ask("GET", "/data/trades"))[1]["data"]
+    assert row["status"] == "TRADE_STATUS_CONFIRMED"
+    token = at_once.window.tokens[0]
+    shares = {"asset_type": "CONDITIONAL", "token_id": token, "signature_type": "0"}
+    cash = {"asset_type": "COLLATERAL", "signature_type": "0"}
+    before = at_once.account.cash
+
+    async def seen(query: dict[str, str]) -> int:
+        return int((await at_once.ask("GET", "/balance-allowance", **query))[1]["balance"])
+
+    assert (await seen(shares), await seen(cash) > before) == (0, True)
+    await at_once.ask("GET", "/balance-allowance/update", **shares)
+    assert (await seen(shares), await seen(cash) > before) == (10 * SHARE, True)  # of this token only
+    await still.advance(60, step=30)
+    assert await seen(cash) == at_once.account.cash == before
+    conserved(still)
+
+
+async def test_a_match_that_never_reaches_the_chain(still: Bench, at_once: Trader) -> None:
+    venue = still.venue
+    at_once.house(Side.SELL, 5000, 30 * SHARE)
+    venue.faults.arm("trade_stuck")
+    assert (await at_once.place(price=5000, shares=10 * SHARE))[1]["status"] == "matched"
+    venue.reads.not_broadcasted = True
+    await still.advance(120, step=30)
+    (row,) = (await at_once.ask("GET", "/data/trades"))[1]["data"]
+    assert (row["status"], row["transaction_hash"]) == ("TRADE_STATUS_MATCHED_NOT_BROADCASTED", "")
+    venue.reads.not_broadcasted = False
+    (row,) = (await at_once.ask("GET", "/data/trades"))[1]["data"]
+    assert row["status"] == "TRADE_STATUS_MATCHED"
+    assert at_once.account.shares[at_once.window.tokens[0]] == 0
+    assert at_once.account.pending_cash > 5 * SHARE  # held back as long as nobody knows
 
 
 async def test_a_share_of_answers_is_lost_and_the_rest_is_late(still: Bench, trader: Trader) -> None:

@@ -37,7 +37,13 @@ _beat = msgspec.json.Decoder(_Beat)
 
 
 class AccountRoutes:
-    """Registers the routes. For `hydration_seconds` (market time) after it was accepted an order cannot be read."""
+    """Registers the routes.
+
+    For `hydration_seconds` (market time) after it was accepted an order cannot be read, for `trade_hydration_seconds`
+    after its match a trade. `balance_lag_seconds` is how old a balance is unless an update was asked for since.
+    `unknown_is_404` answers 404 for an order that nobody knows, and not null; `not_broadcasted` names matches that are
+    not sent to the chain as the real one does at times.
+    """
 
     def __init__(
         self,
@@ -51,6 +57,10 @@ class AccountRoutes:
         spawn: Spawn,
     ) -> None:
         self.hydration_seconds = 0.0
+        self.trade_hydration_seconds = 0.0
+        self.balance_lag_seconds = 0.0
+        self.unknown_is_404 = False
+        self.not_broadcasted = False
         self.page = PAGE
         self._desk = desk
         self._trades = trades
@@ -60,6 +70,7 @@ class AccountRoutes:
         self._clock = clock
         self._spawn = spawn
         self._beats: dict[str, tuple[str, float]] = {}
+        self._looked_ms: dict[tuple[str, str], int] = {}
         server.get("/data/order/{id}", self._order)
         server.get("/data/orders", self._orders)
         server.get("/data/trades", self._own_trades)
@@ -81,6 +92,8 @@ class AccountRoutes:
         key = await self._keys.of_request(request)
         record = self._desk.orders.get(request.match_info["id"])
         if record is None or record.account.owner != key.owner or self._hidden(record.created_ms):
+            if self.unknown_is_404:
+                raise Refused(404, "order not found")
             return answer(None)
         return answer(record.row())
 
@@ -125,9 +138,11 @@ class AccountRoutes:
             and ("asset_id" not in query or query["asset_id"] in self._assets(trade, key.owner))
             and ("maker_address" not in query or query["maker_address"].lower() in self._wallets(trade))
             and after < trade.match_ms // 1000 < before
+            and self._clock.now_ms() >= trade.match_ms + self.trade_hydration_seconds * 1000
         ]
         page, envelope = self._paged(request, rows)
-        return answer({**envelope, "data": [trade.row(key.owner) for trade in page]})
+        shown = [trade.row(key.owner, not_broadcasted=self.not_broadcasted) for trade in page]
+        return answer({**envelope, "data": shown})
 
     @staticmethod
     def _assets(trade: Any, owner: str) -> set[str]:
@@ -160,16 +175,24 @@ class AccountRoutes:
         if account is not None:
             allowances |= account.share_allowances if token else account.cash_allowances
             if account.known:
-                balance = account.shares[token] if token else account.cash
+                balance = self._seen(account, token)
         return answer(
             {"balance": str(balance), "allowances": {spender: str(most) for spender, most in allowances.items()}}
         )
 
+    def _seen(self, account: Account, token: str) -> int:
+        """A balance as the venue saw the chain last."""
+        if not self.balance_lag_seconds:
+            return account.shares[token] if token else account.cash
+        late = self._clock.now_ms() - round(self.balance_lag_seconds * 1000)
+        return self._accounts.as_of(account, token, max(late, self._looked_ms.get((account.wallet, token), 0)))
+
     async def _update(self, request: web.Request) -> web.Response:
         key = await self._keys.of_request(request)
-        account, _ = self._asked(request, key.owner)
+        account, token = self._asked(request, key.owner)
         if account is not None:
             account.known = True
+            self._looked_ms[account.wallet, token] = self._clock.now_ms()
         return answer({})
 
     # ---- the dead-man switch

@@ -200,6 +200,14 @@ class Accounts:
         self.fees += entry.fee
         self._note(entry)
 
+    def as_of(self, account: Account, token: str, at_ms: int) -> int:
+        """What a wallet had of a token ("": pUSD) at a moment, from the ledger."""
+        wallet = account.wallet
+        rows = (row for row in self.ledger if row.at_ms <= at_ms and row.wallet == wallet)
+        if not token:
+            return sum(row.cash - row.fee for row in rows)
+        return sum(row.shares for row in rows if row.token == token)
+
     # ---- truth for tests
 
     def total_cash(self) -> int:

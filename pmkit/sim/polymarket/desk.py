@@ -56,7 +56,8 @@ class Desk:
     """`told` hears of every change of an order: the record and PLACEMENT, UPDATE or CANCELLATION.
 
     `taker_delay_seconds` 0 matches at once (the answer is then `matched`). The fault `long_delay` holds the next
-    marketable order `long_delay_seconds`; `killed_in_delay` ends the next delayed one as if its makers had left.
+    marketable order `long_delay_seconds`; `killed_in_delay` ends the next delayed one as if its makers had left;
+    `unmatched` answers the next delayed one with that undocumented word, and goes on as always.
     """
 
     def __init__(
@@ -236,7 +237,7 @@ class Desk:
         record.state = OrderState.DELAYED
         self._tell(record, "PLACEMENT")
         self._spawn(self._wait(record, delay), f"delay of {record.order_id}")
-        return self._answer(record, "delayed")
+        return self._answer(record, "unmatched" if self._faults.take("unmatched") else "delayed")
 
     async def _wait(self, record: OrderRecord, delay: float) -> None:
         await self._clock.sleep(delay)

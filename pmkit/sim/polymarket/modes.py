@@ -12,6 +12,14 @@ from pmkit.sim.faults import Faults
 from pmkit.sim.server import Refused
 
 POST_ONLY_TEXT = "post-only mode: only post-only orders and cancels are allowed"
+MATCH_DELAYED = "order match delayed due to market conditions"
+TEXTS_500 = (
+    "could not run the execution",
+    "could not insert order",
+    "order timed out",
+    "there are no matching orders",
+    "the trade contains rounding issues",
+)
 POST_ONLY_SECONDS = 120.0
 DOWN_SECONDS = 90.0
 
@@ -80,16 +88,21 @@ class Modes:
 class AnswerFaults:
     """What goes wrong between the desk and the client of an order.
 
-    Armed by name for the next answers on `Faults` (`answer_lost`: done, then reset; `request_lost`: reset, nothing
-    done; `request_late`: reset, and done `zombie_seconds` of wall time later; `answer_late`: done, answered after
-    `late_seconds` of wall time; `answer_500`: done, then a 500), or by chance with `shares` {name: probability}.
+    Armed by name for the next answers on `Faults`, or by chance with `shares` {name: probability}. `request_lost`:
+    reset, nothing done; `request_late`: reset, and done `zombie_seconds` of wall time later; `answer_lost`: done, then
+    reset; `answer_late`: done, answered after `late_seconds` of wall time; `answer_500`: done, then a 500 with
+    `text_500`; `request_500`: the same 500, nothing done; `answer_400`: done, then the 400 that says "delayed".
     """
 
-    NAMES = ("request_lost", "request_late", "answer_lost", "answer_late", "answer_500")
+    NAMES = (
+        *("request_lost", "request_late", "request_500"),
+        *("answer_lost", "answer_late", "answer_500", "answer_400"),
+    )
 
     def __init__(self, clock: Clock, entropy: Entropy, faults: Faults) -> None:
         self.shares: dict[str, float] = {}
         self.late_seconds = 2.0
+        self.text_500 = TEXTS_500[0]
         self.zombie_seconds = 1.0
         self._clock = clock
         self._entropy = entropy
@@ -120,6 +133,8 @@ class AnswerFaults:
         fault = self._drawn()
         if fault == "request_lost":
             self._reset(request)
+        if fault == "request_500":
+            raise Refused(500, self.text_500)
         if fault == "request_late":
             self._abort(request)
             await self._clock.io_sleep(self.zombie_seconds)
@@ -134,7 +149,9 @@ class AnswerFaults:
         if fault == "answer_late":
             await self._clock.io_sleep(self.late_seconds)
         if fault == "answer_500":
-            raise Refused(500, "could not run the execution")
+            raise Refused(500, self.text_500)
+        if fault == "answer_400":
+            raise Refused(400, MATCH_DELAYED)
         return response
 
     @staticmethod

@@ -233,9 +233,13 @@ class TradeRecord:
             "trader_side": "TAKER" if self.taken_by(viewer) else "MAKER",
         }
 
-    def row(self, viewer: str) -> dict[str, Any]:
-        """As GET /data/trades shows it to an owner."""
-        return {**self._common(viewer), "status": f"TRADE_STATUS_{self.state.value}"}
+    def row(self, viewer: str, *, not_broadcasted: bool = False) -> dict[str, Any]:
+        """As GET /data/trades shows it to an owner; `not_broadcasted`: with the word for what is not sent yet."""
+        waits = not_broadcasted and self.state is TradeState.MATCHED and not self.sent
+        return {
+            **self._common(viewer),
+            "status": f"TRADE_STATUS_{'MATCHED_NOT_BROADCASTED' if waits else self.state.value}",
+        }
 
     def event(self, viewer: str, now_ms: int) -> dict[str, Any]:
         """As the user channel tells an owner."""

@@ -35,7 +35,8 @@ def taker_fee(price: int, size: int) -> int:
 class TradeBook:
     """Every trade of an account. `changed` hears of each new trade and each change of state.
 
-    Faults that a test arms: `trade_failed` and `trade_retried`, each for the next trade.
+    Faults that a test arms, each for the next trade: `trade_failed`, `trade_retried`, and `trade_stuck`, which stays
+    MATCHED for ever (approvals were missing).
     """
 
     def __init__(self, clock: Clock, entropy: Entropy, accounts: Accounts, faults: Faults, spawn: Spawn) -> None:
@@ -139,6 +140,8 @@ class TradeBook:
     # ---- the life of a trade
 
     async def _settle(self, trade: TradeRecord) -> None:
+        if self._faults.take("trade_stuck"):
+            return
         failing, retrying = self._faults.take("trade_failed"), self._faults.take("trade_retried")
         await self._clock.sleep(self._entropy.uniform(*MINED_SECONDS))
         trade.sent = True
