@@ -32,7 +32,7 @@ conformance: setup ## official and peer clients read the local venues; they get 
 		$(BIN)/python -m pytest -n 2 --dist load -m conformance tests/conformance $(ARGS)
 
 soak: setup ## 10,000 random orders on each venue, answers lost, the trading process killed: ARGS='--seed 2 --intents 500'
-	@for file in tests/soak/*_orders.py; do \
+	@for file in tests/soak/*_orders.py tests/soak/*_frames.py; do \
 		echo "== $$file"; $(BIN)/python -m tests.soak.$$(basename $$file .py) $(ARGS) || exit 1; \
 	done
 

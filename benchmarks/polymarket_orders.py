@@ -7,6 +7,9 @@ headers; market facts are given and nothing is sent. Peers run in processes of t
 the pure-Python backend it installs by default. `--peer-python` names the interpreter they are installed for (default:
 this one); a peer that cannot be imported is skipped and said so.
 
+The last line is of a whole `place_limit_order` against a venue in another process: CPU of this process in pmkit beside
+that in its HTTP call.
+
 An untimed pass compares: pmkit rebuilds every peer's order from its salt and time, and body and headers have to be
 equal. Prints one JSON object per case and contender, then a table. Use the ratios, not the times: they are medians of
 per-round ratios.
@@ -15,6 +18,8 @@ per-round ratios.
 from __future__ import annotations
 
 import argparse
+import asyncio
+import functools
 import importlib.metadata
 import json
 import os
@@ -23,7 +28,7 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,27 +46,40 @@ BACKENDS = {"coincurve": "eth_keys.backends.CoinCurveECCBackend", "as installed"
 GOALS = {"polymarket-client, coincurve": 8.0, "polymarket-client, as installed": 50.0}
 """Least ratio peer / pmkit: of the official client of today. The older one is shown beside it, without a goal."""
 
+PATH_GOAL = 0.10
+"""Most CPU of an order beside its HTTP call, as a share of that call."""
+
+BLOCK = 10
+"""Orders of one kind in a row."""
+
 Order = Callable[[], tuple[bytes, dict[str, str]]]
 
 # -- the contenders; imports are inside, since the peers live in another environment ---------------------------------
 
 
-def pmkit_order(kind: int, funder: str) -> Order:
+def sample_market() -> Any:
     from decimal import Decimal
 
     from pmkit.exchanges.market import FeeRule, PriceGrid
+    from pmkit.exchanges.polymarket.types import PolymarketMarket
+    from pmkit.exchanges.types import MarketStatus
+
+    now_ms = time.time_ns() // 1_000_000
+    return PolymarketMarket(
+        venue="polymarket", market_id="0x" + "ab" * 32, asset="BTC", interval="15m", title="", outcomes=("UP", "DOWN"),
+        token_ids=(TOKEN, TOKEN[:-1] + "1"), open_ms=now_ms, close_ms=now_ms + 900_000,
+        grid=PriceGrid.uniform(Decimal(TICK)), min_size=Decimal(5), size_step=Decimal("0.01"), fees=FeeRule(),
+        status=MarketStatus.OPEN, protocol="v1", slug="",
+    )  # fmt: skip
+
+
+def pmkit_order(kind: int, funder: str) -> Order:
     from pmkit.exchanges.polymarket.auth import Credentials, Signer
     from pmkit.exchanges.polymarket.order_plan import plan_limit
     from pmkit.exchanges.polymarket.orders import OrderSigner
-    from pmkit.exchanges.polymarket.types import PolymarketMarket
-    from pmkit.exchanges.types import MarketStatus, Side
+    from pmkit.exchanges.types import Side
 
-    market = PolymarketMarket(
-        venue="polymarket", market_id="0x" + "ab" * 32, asset="BTC", interval="15m", title="", outcomes=("UP", "DOWN"),
-        token_ids=(TOKEN, TOKEN[:-1] + "1"), open_ms=0, close_ms=900_000, grid=PriceGrid.uniform(Decimal(TICK)),
-        min_size=Decimal(5), size_step=Decimal("0.01"), fees=FeeRule(), status=MarketStatus.OPEN, protocol="v1",
-        slug="",
-    )  # fmt: skip
+    market = sample_market()
     signer = Signer(KEY)
     credentials = Credentials(signer.address, *CREDENTIALS)
     account = OrderSigner(signer, credentials.api_key, funder=funder, signature_type=kind)
@@ -248,6 +266,89 @@ def check(peer: Peer, kind: int, funder: str) -> None:
         raise SystemExit(f"the headers differ: {made} and {peer.about['headers']}: no comparison")
 
 
+# -- the whole order path -------------------------------------------------------------------------------------------
+
+
+async def path_times(options: argparse.Namespace) -> dict[str, list[float]]:
+    """CPU microseconds of this process per order and round: `whole` of a `place_limit_order` against a venue in another
+    process, `call` of its HTTP call alone (same session, body and headers), `own` of a `place_limit_order` whose call
+    answers at once: what pmkit itself does.
+    """
+    import msgspec
+
+    from pmkit.clock import SystemClock
+    from pmkit.config.secret import Secret
+    from pmkit.endpoints import Endpoints
+    from pmkit.exchanges.polymarket.client import PolymarketExchange
+    from pmkit.exchanges.types import Side
+
+    command = [sys.executable, "-m", "benchmarks._orders_server"]
+    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)  # noqa: ASYNC220
+    assert server.stdout is not None and server.stdin is not None
+    real = Endpoints.real()
+    clob = f"http://127.0.0.1:{int(server.stdout.readline())}"
+    endpoints = msgspec.structs.replace(real, polymarket=msgspec.structs.replace(real.polymarket, clob=clob))
+    exchange = PolymarketExchange(
+        endpoints, SystemClock(), private_key=Secret(KEY), signature_type=0, credentials=CREDENTIALS
+    )
+    market = sample_market()
+    exchange.data.catalogue.store(market)
+    session = exchange._http.orders
+    post = session.request
+    records = exchange.journal.records
+
+    async def place() -> str:
+        return str(await exchange.place_limit_order(market, "UP", Side.BUY, PRICE, SIZE))
+
+    async def answered(*_: Any, **__: Any) -> Any:
+        return msgspec.structs.replace(answer, body=answer.body.replace(sent_id, next(reversed(records)).encode()))
+
+    async def block(what: Callable[[], Awaitable[Any]]) -> float:
+        began = time.process_time_ns()
+        for _ in range(BLOCK):
+            await what()
+        return (time.process_time_ns() - began) / BLOCK / 1000
+
+    times: dict[str, list[float]] = {"whole": [], "call": [], "own": []}
+    try:
+        await exchange.keep_warm()
+        identity = await exchange.login.ready()
+        for turn in range(options.rounds + 1):
+            found: dict[str, list[float]] = {name: [] for name in times}
+            for _ in range(max(1, options.posts // BLOCK)):  # in turns: what else this machine does hits all of them
+                found["whole"].append(await block(place))
+                order_id = await place()
+                sent, sent_id = records[order_id].sent, order_id.encode()
+                headers = sent.headers(identity.credentials, int(time.time())) | {"content-type": "application/json"}
+                call = functools.partial(post, "POST", "/order", body=sent.body, headers=headers, wait=False)
+                answer = await call()
+                found["call"].append(await block(call))
+                session.request = answered  # type: ignore[method-assign]
+                found["own"].append(await block(place))
+                session.request = post  # type: ignore[method-assign]
+            if turn:  # the first round opens the connection and loads what is loaded late
+                for name, values in found.items():
+                    times[name].append(statistics.median(values))
+    finally:
+        await exchange.close()
+        server.stdin.close()
+        server.wait(10)
+    return times
+
+
+def order_path(options: argparse.Namespace) -> dict[str, Any]:
+    """CPU of an order beside its HTTP call."""
+    times = asyncio.run(path_times(options))
+    own = [mine / call for mine, call in zip(times["own"], times["call"], strict=True)]
+    whole = [whole / call - 1 for whole, call in zip(times["whole"], times["call"], strict=True)]
+    return {
+        "bench": "polymarket_orders", "case": "order path", "contender": "pmkit", "unit": "us of CPU per order",
+        "rounds": options.rounds, **{name: round(statistics.median(found), 1) for name, found in times.items()},
+        "own_to_call": round(statistics.median(own), 3), "lo": round(min(own), 3), "hi": round(max(own), 3),
+        "whole_above_call": round(statistics.median(whole), 3),
+    }  # fmt: skip
+
+
 def measure(case: str, kind: int, funder: str, options: argparse.Namespace) -> Iterator[dict[str, Any]]:
     """One row per contender."""
     own, floor = pmkit_order(kind, funder), signing_alone()
@@ -289,6 +390,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.polymarket_orders", description="One signed order.")
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--orders", type=int, default=200, help="per round; slower contenders make fewer")
+    parser.add_argument("--posts", type=int, default=100, help="orders placed per round on the whole order path")
     parser.add_argument("--peer-python", default=os.environ.get("PMKIT_PEER_PYTHON", sys.executable))
     parser.add_argument("--json", type=Path, help="also write the JSON objects to this file, one per line")
     parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
@@ -298,8 +400,9 @@ def main() -> None:
         worker(name, int(kind), funder)
         return
     rows = [row for case, (kind, funder) in CASES.items() for row in measure(case, kind, funder, options)]
+    path = order_path(options)
     machine = f"{platform.machine()} {platform.system()}, {os.cpu_count()} cores, Python {platform.python_version()}"
-    lines = [json.dumps(found | {"machine": machine}) for found in rows]
+    lines = [json.dumps(found | {"machine": machine}) for found in [*rows, path]]
     print("\n".join(lines))
     if options.json:
         options.json.write_text("".join(f"{line}\n" for line in lines))
@@ -314,6 +417,13 @@ def main() -> None:
         print(
             f"{found['case']:<8} {found['contender']:<32} {found['median']:>9.1f} {ratio:>8.2f} {spread:>17}  {verdict}"
         )
+    share = path["own_to_call"]
+    print(
+        f"\nplace_limit_order: {path['own']:.0f} us of CPU in pmkit, {path['call']:.0f} in its HTTP call: "
+        f"{share:.1%} ({path['lo']:.1%} - {path['hi']:.1%}) of it, <= {PATH_GOAL:.0%} "
+        f"{'met' if share <= PATH_GOAL else 'MISSED'}. Both in turns, each with the processor's caches emptied by the "
+        f"other, come to {path['whole']:.0f}: {path['whole_above_call']:.1%} above the call"
+    )
 
 
 if __name__ == "__main__":

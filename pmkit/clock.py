@@ -21,7 +21,6 @@ import math
 import random
 import secrets
 import time
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -71,7 +70,10 @@ class Entropy:
 
     def uuid4(self) -> str:
         """A version-4 UUID in its canonical text form."""
-        return str(uuid.UUID(int=self._random.getrandbits(128), version=4))
+        # By hand, since uuid.UUID takes four times as long and every order has one.
+        bits = self._random.getrandbits(128) & ~(0xF << 76 | 0x3 << 62) | 0x4 << 76 | 0x2 << 62
+        text = f"{bits:032x}"
+        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def to_utc(ms: int) -> datetime:

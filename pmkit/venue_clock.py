@@ -20,12 +20,13 @@ class VenueClock:
     `offset_ms`: venue minus local; `uncertainty_ms`: how far it may be off, None before the first answer.
     """
 
-    __slots__ = ("_bounds", "_clock", "_skew_ms", "offset_ms", "uncertainty_ms")
+    __slots__ = ("_bounds", "_clock", "_limit_ms", "_skew_ms", "offset_ms", "uncertainty_ms")
 
     def __init__(self, clock: Clock) -> None:
         self._clock = clock
         self._bounds: list[tuple[int, int]] = []
         self._skew_ms = 0.0
+        self._limit_ms = STEP_MS * max(1.0, clock.factor)
         self.offset_ms = 0
         self.uncertainty_ms: int | None = None
 
@@ -50,17 +51,19 @@ class VenueClock:
 
     def now_ms(self) -> int:
         """The venue's time now, epoch ms."""
-        self._forget_after_step()
-        return self._clock.now_ms() + self.offset_ms
+        # Part of every order: the step is looked for with the reading that is needed anyway.
+        now_ms = self._clock.now_ms()
+        if self._bounds and abs(now_ms - self._clock.monotonic() * 1000 - self._skew_ms) > self._limit_ms:
+            self._forget_after_step()
+        return now_ms + self.offset_ms
 
     def _skew(self) -> float:
         """The date against the monotonic time: constant, but for a step."""
         return self._clock.now_ms() - self._clock.monotonic() * 1000
 
     def _forget_after_step(self) -> None:
-        limit = STEP_MS * max(1.0, self._clock.factor)
         # Looked at twice: this process may have been held up between the two readings.
-        if self._bounds and all(abs(self._skew() - self._skew_ms) > limit for _ in range(2)):
+        if self._bounds and all(abs(self._skew() - self._skew_ms) > self._limit_ms for _ in range(2)):
             self._bounds = []
             self.offset_ms = 0
             self.uncertainty_ms = None

@@ -158,7 +158,7 @@ def arguments(what: str) -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--intents", type=int, default=10_000)
     parser.add_argument("--notes", type=Path, default=None, help="keep the notes of the trading process in this file")
-    return parser.parse_args()
+    return parser.parse_known_args()[0]
 
 
 def notes_file(given: Path | None) -> Path:

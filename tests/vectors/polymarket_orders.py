@@ -1,7 +1,9 @@
-"""Orders, log-ins, request signatures and wallets as Polymarket's official packages made them, with all inputs fixed.
+"""Orders, batches, log-ins, request signatures and wallets as Polymarket's official packages made them, with all inputs
+fixed.
 
-The packages cut a size or an amount off after two decimals; pmkit refuses more, so the cut is made here. Rows with
-`within_flat_market_caps: false` break a cap of the venue: of them the signature is checked, over the given amounts.
+The packages cut a size or an amount off after two decimals; pmkit refuses more, so the cut is made here. Orders that
+only take and break the venue's caps on decimals (`within_flat_market_caps: false` says so of some) are made by the
+packages and refused by pmkit: of them the signature is checked, over amounts that are worked out as the packages do.
 """
 
 from __future__ import annotations
@@ -13,16 +15,15 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
-from pmkit.errors import InvalidOrder
 from pmkit.exchanges.polymarket import amounts
 from pmkit.exchanges.polymarket.auth import Credentials, Signer
 from pmkit.exchanges.polymarket.eip712 import exchange_for, login_digest
 from pmkit.exchanges.polymarket.order_plan import OrderPlan
-from pmkit.exchanges.polymarket.orders import ORDER_PATH, OrderSigner
+from pmkit.exchanges.polymarket.orders import ORDER_PATH, ORDERS_PATH, OrderSigner, SignedOrder, batch_body
 from pmkit.exchanges.polymarket.wallets import wallets_of
 from pmkit.exchanges.types import Side, TimeInForce
 
-SECTIONS = ("orders", "l1_auth", "l2_hmac", "wallet_addresses")
+SECTIONS = ("orders", "batches", "l1_auth", "l2_hmac", "wallet_addresses")
 _TIMES = {"GTC": TimeInForce.GTC, "GTD": TimeInForce.GTD, "FAK": TimeInForce.IOC, "FOK": TimeInForce.FOK}
 # Public keys of test chains that a file may name by number only.
 _HARDHAT = (
@@ -40,8 +41,10 @@ def recognise(content: Any) -> bool:
 def check(content: dict[str, Any], path: Path) -> Iterator[tuple[str, str | None]]:
     signers = {signer.address.lower(): signer for signer in map(Signer, dict.fromkeys(keys_in(content)))}
     meta = content.get("meta", {}).get("api_credentials", {})
+    known = {row["id"]: row for row in content.get("orders", ()) if isinstance(row, dict) and "id" in row}
     checks: dict[str, Callable[[dict[str, Any]], str | None]] = {
         "orders": lambda row: order_problem(row, signers, meta),
+        "batches": lambda row: batch_problem(row, known, signers, meta),
         "l1_auth": login_problem,
         "l2_hmac": hmac_problem,
         "wallet_addresses": wallet_problem,
@@ -53,6 +56,9 @@ def check(content: dict[str, Any], path: Path) -> Iterator[tuple[str, str | None
             except Exception as error:  # one odd row must not hide the others
                 found = f"{type(error).__name__}: {error}"
             yield f"{section} {row.get('id', number) if isinstance(row, dict) else number}", found
+    for section, rows in content.items():
+        if section not in checks and isinstance(rows, list) and rows:
+            yield section, f"{len(rows)} rows of a kind that is not known here: {', '.join(checks)} are"
 
 
 def keys_in(content: Any) -> Iterator[str]:
@@ -74,70 +80,109 @@ def keys_in(content: Any) -> Iterator[str]:
 def amounts_of(given: dict[str, Any], expected: dict[str, Any]) -> amounts.Amounts:
     side = Side(given["side"])
     tick = int(Decimal(given["tick_size"]) * 10_000)
-    if given.get("within_flat_market_caps") is False:
-        return amounts.Amounts(int(expected["maker_amount"]), int(expected["taker_amount"]))
-    price = given["price"] if given["kind"] == "limit" else given["max_price" if side is Side.BUY else "min_price"]
-    units = amounts.price_units(price, tick)
-    if given["kind"] == "limit":
-        size = amounts.floor_hundredths(Decimal(given["size"]))
-        resting = given["order_type"] in ("GTC", "GTD")
-        return (amounts.resting if resting else amounts.taking)(side, units, size)
+    units = amounts.price_units(price_of(given), tick)
+    resting = given["order_type"] in ("GTC", "GTD")
+    money = side is Side.BUY and given["kind"] == "market"
+    size = amounts.floor_hundredths(Decimal(given["amount" if money else "size" if "size" in given else "shares"]))
+    wanted = amounts.Amounts(int(expected["maker_amount"]), int(expected["taker_amount"]))
+    if not resting and beyond_caps(side, wanted):
+        if money:
+            step = 10 ** (6 - amounts.amount_decimals(tick))
+            return amounts.Amounts(size * 10_000, size * 10_000 * 10_000 // units // step * step)
+        dollars, shares = units * size, size * 10_000
+        return amounts.Amounts(dollars, shares) if side is Side.BUY else amounts.Amounts(shares, dollars)
+    if money:
+        return amounts.spending(units, size, tick)
+    return (amounts.resting if resting else amounts.taking)(side, units, size)
+
+
+def price_of(given: dict[str, Any]) -> str:
+    """The limit: a market order's worst price."""
+    names = ("price", "max_price", "min_price", "worst_price")
+    return next(str(given[name]) for name in names if given.get(name) is not None)
+
+
+def beyond_caps(side: Side, wanted: amounts.Amounts) -> bool:
+    """BUY: dollars to the cent, shares to four decimals; SELL: dollars to four."""
     if side is Side.BUY:
-        return amounts.spending(units, amounts.floor_hundredths(Decimal(given["amount"])), tick)
-    return amounts.taking(side, units, amounts.floor_hundredths(Decimal(given["shares"])))
+        return bool(wanted.maker % 10_000 or wanted.taker % 100)
+    return bool(wanted.taker % 100)
 
 
-def order_problem(row: dict[str, Any], signers: dict[str, Signer], meta: dict[str, Any]) -> str | None:
-    given, expected = row["inputs"], row["expected"]
-    signer = signers.get(given["signer"].lower())
-    if signer is None:
-        return f"no key of {given['signer']} in the file"
-    try:
-        found = amounts_of(given, expected)
-    except InvalidOrder as error:
-        return f"refused: {error}"
-    exchange = exchange_for(given["asset_id"], given["neg_risk"], given["chain_id"])
-    domain = {"version": exchange.version, "chainId": exchange.chain_id, "verifyingContract": exchange.contract}
+def signed_of(
+    given: dict[str, Any], expected: dict[str, Any], signers: dict[str, Signer], meta: dict[str, Any]
+) -> tuple[SignedOrder, Credentials]:
+    """The order as pmkit makes it. Raises InvalidOrder, KeyError for a key that is not in the file."""
+    found = amounts_of(given, expected)
+    signer = signers[given["signer"].lower()]
     credentials = Credentials(signer.address, meta["apiKey"], meta["secret"], meta["passphrase"])
     account = OrderSigner(
         signer,
         credentials.api_key,
         funder=given["funder"],
         signature_type=given["signature_type"],
-        session_key=given["signer_type"] == "SESSION_KEY",
-        builder=given["builder_code"],
+        session_key=given.get("signer_type") == "SESSION_KEY",
+        builder=given.get("builder_code"),
     )
     plan = OrderPlan(
         token_id=given["asset_id"],
-        exchange=exchange,
+        exchange=exchange_for(given["asset_id"], given["neg_risk"], given["chain_id"]),
         side=Side(given["side"]),
         maker_amount=found.maker,
         taker_amount=found.taker,
         time_in_force=_TIMES[given["order_type"]],
-        post_only=given["post_only"],
-        expiration=given["expiration"] or 0,
+        post_only=bool(given.get("post_only")),
+        expiration=given.get("expiration") or 0,
     )
-    signed = account.sign(plan, given["salt"], given["timestamp_ms"])
-    body = json.loads(signed.body)
-    text = expected["post_body_json"].encode()
-    seconds = given["timestamp_ms"] // 1000
+    return account.sign(plan, given["salt"], given["timestamp_ms"]), credentials
+
+
+def order_problem(row: dict[str, Any], signers: dict[str, Signer], meta: dict[str, Any]) -> str | None:
+    given, expected = row["inputs"], row["expected"]
+    signed, credentials = signed_of(given, expected, signers, meta)
+    exchange = signed.plan.exchange
+    domain = {"version": exchange.version, "chainId": exchange.chain_id, "verifyingContract": exchange.contract}
+    order = json.loads(signed.body)["order"]
     return differences(
         domain=(domain, {name: expected["domain"][name] for name in domain}),
-        path=(ORDER_PATH, expected["post_path"]),
-        maker=(body["order"]["maker"], expected["maker"]),
-        order_signer=(body["order"]["signer"], expected["order_signer"]),
-        maker_amount=(body["order"]["makerAmount"], expected["maker_amount"]),
-        taker_amount=(body["order"]["takerAmount"], expected["taker_amount"]),
-        signature=(body["order"]["signature"], expected["signature"]),
+        maker=(order["maker"], expected["maker"]),
+        order_signer=(order["signer"], expected["order_signer"]),
+        maker_amount=(order["makerAmount"], expected["maker_amount"]),
+        taker_amount=(order["takerAmount"], expected["taker_amount"]),
+        signature=(order["signature"], expected["signature"]),
         order_hash=(signed.order_id, expected["order_hash"]),
-        body=(body, expected["post_body"]),
-        # Exact bytes of numbers and texts, whatever order the file has its keys in.
-        body_text=(sorted(signed.body), sorted(text)),
-        l2_headers=(credentials.headers(seconds, "POST", ORDER_PATH, text), expected["l2_headers"]),
-        own_headers=(
-            signed.headers(credentials, seconds),
-            credentials.headers(seconds, "POST", ORDER_PATH, signed.body),
-        ),
+    ) or request_problem(ORDER_PATH, signed.body, expected, credentials, given["timestamp_ms"] // 1000)
+
+
+def batch_problem(
+    row: dict[str, Any], known: dict[str, Any], signers: dict[str, Signer], meta: dict[str, Any]
+) -> str | None:
+    """Several orders in one request. `inputs.orders` are rows of the same file by id, or inputs of their own."""
+    given, expected = row["inputs"], row["expected"]
+    bodies = expected["post_body"]
+    signed = []
+    for item, body in zip(given["orders"], bodies, strict=True):
+        inputs = known[item]["inputs"] if isinstance(item, str) else item
+        amounts = {"maker_amount": body["order"]["makerAmount"], "taker_amount": body["order"]["takerAmount"]}
+        made, credentials = signed_of(inputs, amounts, signers, meta)
+        signed.append(made)
+    hashes = expected.get("order_hashes")
+    seconds = given.get("timestamp_ms", signed[0].timestamp_ms) // 1000
+    return differences(order_hashes=([one.order_id for one in signed], hashes or [one.order_id for one in signed])) or (
+        request_problem(ORDERS_PATH, batch_body(signed), expected, credentials, seconds)
+    )
+
+
+def request_problem(
+    path: str, body: bytes, expected: dict[str, Any], credentials: Credentials, seconds: int
+) -> str | None:
+    """The body, in the file's own words whatever order its keys have, and the headers over its own bytes."""
+    text = expected["post_body_json"].encode()
+    return differences(
+        path=(path, expected["post_path"]),
+        body=(json.loads(body), expected["post_body"]),
+        body_text=(sorted(body), sorted(text)),
+        l2_headers=(credentials.headers(seconds, "POST", path, text), expected["l2_headers"]),
     )
 
 
@@ -158,12 +203,15 @@ def hmac_problem(row: dict[str, Any]) -> str | None:
 
 def wallet_problem(row: dict[str, Any]) -> str | None:
     found = wallets_of(row["signer"])
-    return differences(
-        proxy=(found.proxy, row["poly_proxy"]),
-        safe=(found.safe, row["gnosis_safe"]),
-        beacon=(found.deposit_beacon, row["deposit_wallet_beacon"]),
-        uups=(found.deposit_uups, row["deposit_wallet_uups"]),
-    )
+    made = {
+        "poly_proxy": found.proxy,
+        "gnosis_safe": found.safe,
+        "deposit_wallet_beacon": found.deposit_beacon,
+        "deposit_wallet_uups": found.deposit_uups,
+    }
+    if not made.keys() & row.keys():
+        return f"none of {', '.join(made)} is named"
+    return differences(**{name: (address, row[name]) for name, address in made.items() if name in row})
 
 
 def differences(**pairs: tuple[Any, Any]) -> str | None:

@@ -34,6 +34,17 @@ class Placed(msgspec.Struct, frozen=True):
     trade_ids: tuple[str, ...] = ()
 
 
+class _Plain(msgspec.Struct, frozen=True, rename={"order_id": "orderID", "problem": "errorMsg"}):
+    order_id: str
+    status: str
+    success: bool
+    problem: str
+
+
+_PLAIN: Final = msgspec.json.Decoder(_Plain).decode
+_RESTING: Final = {"live": OrderState.LIVE, "delayed": OrderState.DELAYED}
+
+
 def read_placed(status: int, body: bytes, sent: SignedOrder, retry_after: float | None = None) -> Placed | Verdict:
     """The answer of POST /order. Never raises: what does not read is a Verdict of UNKNOWN.
 
@@ -41,6 +52,12 @@ def read_placed(status: int, body: bytes, sent: SignedOrder, retry_after: float 
     """
     if status not in (200, 201):
         return _settled(judge(status, body, retry_after), sent)
+    try:  # the usual answer, quickly; whatever else it is, `_leg` looks closely
+        plain = _PLAIN(body)
+        if plain.success and not plain.problem and plain.order_id == sent.order_id and plain.status in _RESTING:
+            return Placed(OrderId(sent.order_id, _RESTING[plain.status]))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        pass
     try:
         content: Any = JSON.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):

@@ -232,6 +232,8 @@ class Journal:
         """As users see it: with price and fee of the fills that are known, and without the shares of failed trades,
         which the venue goes on counting as matched.
         """
+        if status.order_id not in self._of_order:
+            return status
         failed = self.matched(status.order_id) - self.filled(status.order_id)
         if failed:
             status = msgspec.structs.replace(

@@ -29,18 +29,18 @@ def limit_intent(
     client_order_id: str | None,
 ) -> tuple[Order, OrderPlan]:
     """A limit order. Asks nobody: the live book is looked at where there is one. Raises InvalidOrder."""
+    limit, shares = to_decimal(price, "price"), to_decimal(size, "size")
     plan = plan_limit(
         market,
         outcome,
         side,
-        price,
-        size,
+        limit,
+        shares,
         now_ms=data.venue_clock.now_ms(),
         time_in_force=time_in_force,
         expires_at=expires_at,
         post_only=post_only,
     )
-    limit = to_decimal(price, "price")
     if plan.side is Side.BUY and not post_only and plan.maker_amount < market.min_marketable * BASE:
         book = data.book(market, outcome)
         if book.valid and book.best_ask is not None and book.best_ask <= limit:
@@ -53,7 +53,7 @@ def limit_intent(
         outcome=outcome,
         side=plan.side,
         price=limit,
-        size=_shares(plan),
+        size=shares,
         time_in_force=plan.time_in_force,
         expires_at=expires_at,
         post_only=post_only,

@@ -1,0 +1,76 @@
+"""A CLOB that takes every order, for the order-path benchmark. Prints its port and ends with its input.
+
+A process of its own, so that none of its work is counted. It answers GET /time, and POST /order with the order's hash;
+it checks nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import sys
+import time
+
+from pmkit.exchanges.polymarket.eip712 import (
+    ORDER_TYPE_HASH,
+    address_bytes,
+    address_word,
+    exchange_for,
+    hex_word,
+    keccak,
+    token_word,
+    typed_digest,
+    word,
+)
+
+
+def order_id(order: dict[str, str]) -> str:
+    """The hash of a wire order."""
+    contents = keccak(
+        ORDER_TYPE_HASH
+        + word(int(order["salt"]))
+        + address_word(address_bytes(order["maker"]))
+        + address_word(address_bytes(order["signer"]))
+        + token_word(order["tokenId"])
+        + word(int(order["makerAmount"]))
+        + word(int(order["takerAmount"]))
+        + word(0 if order["side"] == "BUY" else 1)
+        + word(int(order["signatureType"]))
+        + word(int(order["timestamp"]))
+        + hex_word(order["metadata"], "metadata")
+        + hex_word(order["builder"], "builder")
+    )
+    return "0x" + typed_digest(exchange_for(order["tokenId"], False).separator, contents).hex()
+
+
+async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while True:
+            head = await reader.readuntil(b"\r\n\r\n")
+            lines = head.decode("latin-1").split("\r\n")
+            lengths = [line.split(":")[1] for line in lines if line.lower().startswith("content-length")]
+            body = await reader.readexactly(int(lengths[0]) if lengths else 0)
+            if lines[0].startswith("GET /time"):
+                answer = str(int(time.time())).encode()
+            else:
+                known = {"errorMsg": "", "orderID": order_id(json.loads(body)["order"]), "status": "live"}
+                answer = json.dumps(known | {"takingAmount": "", "makingAmount": "", "success": True}).encode()
+            writer.write(
+                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\npoly-ratelimit-tier: elite\r\n"
+                b"content-length: %d\r\n\r\n%b" % (len(answer), answer)
+            )
+            await writer.drain()
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+
+async def main() -> None:
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    print(server.sockets[0].getsockname()[1], flush=True)
+    await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
+
+
+if __name__ == "__main__":
+    asyncio.run(main())
