@@ -34,11 +34,14 @@ class Placed(msgspec.Struct, frozen=True):
     trade_ids: tuple[str, ...] = ()
 
 
-class _Plain(msgspec.Struct, frozen=True, rename={"order_id": "orderID", "problem": "errorMsg"}):
+class _Plain(
+    msgspec.Struct, frozen=True, rename={"order_id": "orderID", "problem": "errorMsg", "trade_ids": "tradeIDs"}
+):
     order_id: str
     status: str
     success: bool
     problem: str
+    trade_ids: tuple[str, ...] = ()
 
 
 _PLAIN: Final = msgspec.json.Decoder(_Plain).decode
@@ -55,7 +58,7 @@ def read_placed(status: int, body: bytes, sent: SignedOrder, retry_after: float 
     try:  # the usual answer, quickly; whatever else it is, `_leg` looks closely
         plain = _PLAIN(body)
         if plain.success and not plain.problem and plain.order_id == sent.order_id and plain.status in _RESTING:
-            return Placed(OrderId(sent.order_id, _RESTING[plain.status]))
+            return Placed(OrderId(sent.order_id, _RESTING[plain.status]), plain.trade_ids)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         pass
     try:
