@@ -6,8 +6,10 @@ allowed difference to be needed. `pytest tests/kalshi/test_specifications.py -n 
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import json
+import re
 from dataclasses import replace
 from datetime import timedelta
 from decimal import Decimal
@@ -17,16 +19,21 @@ from typing import Any
 import aiohttp
 import pytest
 
+import pmkit.exchanges.kalshi as kalshi
 from pmkit.errors import OrderUnknown
+from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 from pmkit.exchanges.types import Order, OrderId, Side, TimeInForce
 from pmkit.sim.engine import Side as Buy
 from tests.kalshi.spec_changes import REST, SOCKET, Change
 from tests.kalshi.spec_check import ROOT, Check, directory
 from tests.kalshi.tap import Exchange, Frame, Record, tapped
-from tests.kalshi.trading import LOW, Desk, desk, eventually
+from tests.kalshi.trading import LOW, Desk, desk, eventually, make
 from tests.sim.kalshi_client import OPEN, TICKER, running, utc
 from tests.sim.kalshi_trader import Desk as Plain
 from tests.sim.kalshi_trader import desk as plain_desk
+
+OLD = "KXBTC15M-26JAN142015-15"
+SOURCES = Path(kalshi.__file__).parent
 
 
 @pytest.fixture
@@ -51,8 +58,8 @@ async def rest(one: Desk, size: str = "1") -> OrderId:
     return await one.exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, size)
 
 
-async def trade(one: Desk) -> None:
-    """Every order call."""
+async def trade(one: Desk) -> str:
+    """Every order call. Gives the id of an order that has ended."""
     exchange, market = one.exchange, one.market
     await exchange.keep_warm()
     soon = exchange.clock.now() + timedelta(seconds=60)
@@ -74,6 +81,7 @@ async def trade(one: Desk) -> None:
     await exchange.cancel_order(ids[0])
     await exchange.cancel_all(market)
     await exchange.cancel_everything()
+    return str(ids[0])
 
 
 async def ask(one: Desk, order_id: str) -> None:
@@ -81,7 +89,10 @@ async def ask(one: Desk, order_id: str) -> None:
     exchange, market = one.exchange, one.market
     await exchange.get_order_status(order_id)
     await exchange.queue_position(order_id)
+    await exchange.queue_positions(market)
     await exchange.get_open_orders(market)
+    await exchange.get_orders(market)
+    await exchange.get_balances()
     await exchange.get_positions()
     await exchange.get_balance(market)
     yesterday = exchange.clock.now() - timedelta(days=1)
@@ -96,27 +107,61 @@ async def ask(one: Desk, order_id: str) -> None:
     await exchange.stream.back_fill()
 
 
-async def read(one: Desk) -> None:
+async def read(one: Desk, record: Record) -> None:
     """Every question about markets, and every public channel; a gap, the end of a subscription, a lost connection."""
     exchange, market, faults = one.exchange, one.market, one.venue.faults
     await exchange.get_market(market.ticker)
     await exchange.get_orderbook(market, "YES")
+    await exchange.data.get_market_candles(market)
+    await exchange.data.get_market_trades(market)
+    await exchange.exchange_schedule()
     await exchange.finder().list_markets("BTC")
     subscriptions = (
+        await exchange.data.subscribe_ticker([market]),
+        await exchange.subscribe_reference(["BTC"]),
         await exchange.subscribe_orderbook([market]),
         await exchange.subscribe_trades([market]),
         await exchange.subscribe_markets(),
     )
     book = exchange.book(market, "YES")
-    faults.arm("skip_delta")
-    move_book(one)
-    await eventually(lambda: faults.counts["skip_delta"] == 1 and book.valid)
-    for trouble in (one.venue.overflow, faults.drop_connections):
+
+    def snapshots() -> int:
+        return sum(b'"orderbook_snapshot"' in frame.data for frame in record.frames)
+
+    def gap() -> int:
+        faults.arm("skip_delta")
+        move_book(one)
+        return 1
+
+    for trouble in (gap, one.venue.overflow, faults.drop_connections):
+        before = snapshots()
         assert trouble() > 0
-        await eventually(lambda: not book.valid)
-        await eventually(lambda: book.valid)
+        await eventually(lambda before=before: snapshots() > before and book.valid, 20)
     for subscription in subscriptions:
         await subscription.close()
+
+
+async def read_without_a_key(one: Desk) -> None:
+    """Books by polling, one market of an unknown series, and what is archived."""
+    exchange = one.exchange
+    async with KalshiMarketData(one.venues.endpoints, exchange.clock) as data:
+        books = await data.subscribe_orderbook([one.market])
+        await books.close()
+        await data.catalogue.event(one.market.event_ticker)
+        await data.catalogue.series(one.market.series_ticker)
+        old = await data.get_market(OLD)
+        assert await data.get_market_candles(old) == []  # the local venue was not there to see it trade
+        await data.get_market_trades(old)
+
+
+async def ask_the_archive(one: Desk, order_id: str) -> None:
+    """Everything so far is past the cut-off."""
+    exchange = one.exchange
+    await exchange.clock.sleep(1.1)  # the cut-off is told in whole seconds
+    one.venue.calendar.archived_ms = exchange.clock.now_ms()
+    async with make(one.venues) as fresh:  # it has not seen the order
+        assert (await fresh.get_order_status(order_id)).status.terminal
+        assert await fresh.get_trade_history()
 
 
 def move_book(one: Desk) -> None:
@@ -133,8 +178,9 @@ def pmkit_traffic() -> Record:
 
     async def session() -> None:
         async with desk() as one:
-            await read(one)
-            await trade(one)
+            await read(one, record)
+            await read_without_a_key(one)
+            await ask_the_archive(one, await trade(one))
             requests.append(sum(one.venue.server.requests.values()))
 
     requests: list[int] = []
@@ -205,9 +251,39 @@ def test_a_session_of_pmkit_is_as_the_files_say_report(files: Path, pmkit_traffi
     check = Check(files)
     assert check.problems(pmkit_traffic) == []
     print(check.coverage.report(check.rest))
-    assert len({line.rpartition(" ")[0] for line in check.coverage.operations}) >= 24
+    asked = {line.split()[1] for line in check.coverage.operations}
+    for path in paths_in_sources():
+        form = re.compile(re.escape(path).replace(r"\{\}", r"{[a-z_]+}") + "(/.*)?")
+        assert any(map(form.fullmatch, asked)), f"pmkit has the path {path}: ask for it in this session as well"
     channels = {name.split()[1] for name in check.coverage.socket if name.startswith("channel ")}
-    assert channels >= {"orderbook_delta", "trade", "market_lifecycle_v2", "fill", "user_orders", "market_positions"}
+    assert channels == {
+        "orderbook_delta", "trade", "ticker", "market_lifecycle_v2", "cfbenchmarks_value", "fill", "user_orders",
+        "market_positions",
+    }  # fmt: skip
+
+
+def paths_in_sources() -> set[str]:
+    """Every path that is written out in pmkit's Kalshi client; what is put in is `{}`."""
+    found: set[str] = set()
+    for source in SOURCES.glob("*.py"):
+        nodes = list(ast.walk(ast.parse(source.read_text(encoding="utf-8"))))
+        parts = {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
+        for node in nodes:
+            if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in parts:
+                text = node.value
+            elif isinstance(node, ast.JoinedStr):
+                text = "".join(part.value if isinstance(part, ast.Constant) else "{}" for part in node.values)
+            else:
+                continue
+            if re.fullmatch(r"(/[a-z_]+|/{})+", text) and not text.startswith(("/trade-api", "/{}")):
+                found.add(text)
+    return found
+
+
+def test_paths_are_found_in_the_sources() -> None:
+    found = paths_in_sources()
+    assert {"/portfolio/events/orders", "/portfolio/orders/{}", "/markets/{}/orderbook", "/series"} <= found
+    assert len(found) > 25
 
 
 @pytest.mark.parametrize("change", [*REST, *SOCKET], ids=lambda change: change.name)

@@ -116,16 +116,17 @@ class PublicReads(MarketData):
             old = f"/historical/markets/{mine.ticker}/candlesticks"
             paths = [old, live] if archived else [live, old]
         error: MarketNotFound | None = None
+        answered = False
         for path in paths:
             try:
                 found = await self._candles(path, first // 1000, -(-last // 1000), period)
             except MarketNotFound as missing:
                 error = missing
                 continue
-            error = None
+            answered = True
             if found:
                 return found
-        if error is not None:
+        if error is not None and not answered:  # one of the two places knows every market that there was
             raise error
         return []
 
