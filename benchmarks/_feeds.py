@@ -89,7 +89,7 @@ def subscription(probe: Probe, clock: Clock) -> Subscription[OrderBook]:
 def follow_polymarket(feed: PolymarketFeed, traffic: Traffic, sink: Callable[[OrderBook], object]) -> None:
     for token in traffic.books:
         feed.add(token, "market", "UP")
-        feed.books[token].sinks = (sink,)
+    feed.listen(traffic.books, sink)
 
 
 def follow_kalshi(feed: KalshiFeed, traffic: Traffic, sink: Callable[[OrderBook], object]) -> None:
@@ -101,7 +101,7 @@ class Pmkit:
     """BookFeed of the venue, and a Subscription with an inline callback as `subscribe_orderbook` makes it."""
 
     def __init__(self, traffic: Traffic, probe: Probe) -> None:
-        sink = subscription(probe, SystemClock()).publish
+        sink = subscription(probe, SystemClock()).publish_all
         self.received_ns = time.time_ns()
         if traffic.venue == "polymarket":
             polymarket = PolymarketFeed()

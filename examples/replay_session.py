@@ -158,7 +158,7 @@ async def replay_kalshi(recording, answers):
     for ticker, unit in recording.tickers.items():
         pair = feed.watch(ticker, unit or 100)
         seen[ticker] = Seen(ticker, lambda pair=pair: compare_answers(pair, answers))
-        pair.listeners.append(lambda book, pair=pair: seen[pair.ticker].look(book) if book is pair.yes else None)
+        pair.listeners.append(lambda books, pair=pair: seen[pair.ticker].look(pair.yes) if pair.yes in books else None)
 
     async def nothing_missed():
         # What a bot asks REST for; here the silence is that of the recording.
@@ -299,7 +299,7 @@ async def replay_polymarket(recording, names):
                 slug, outcome = names.get(token, (f"{market[:12]}...", f"{token[:8]}..."))
                 feed.add(token, market, outcome.upper(), int(Decimal(tick or "0.01") * 10_000))
                 seen[token] = Seen(f"{slug} {outcome.upper()}", lambda token=token: compare(token))
-                feed.books[token].sinks = (seen[token].look,)
+                feed.listen((token,), lambda books, look=seen[token].look: look(books[0]))
         line = Line(replay, socket, socket.stats, clock)
         replay.on_read, replay.on_end = on_read, count_crossed
         try:

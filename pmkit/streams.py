@@ -1,8 +1,8 @@
 """`Subscription`: how events reach a strategy.
 
-A plain callback runs inline in the reader; taking over 5 ms is counted. An async callback runs in a task of its own
-behind a bounded buffer. Without a callback the subscription is read with `async for`. Every buffer has a bound and a
-policy:
+A plain callback runs inline in the reader; taking over 5 ms for the events of one message is counted. An async callback
+runs in a task of its own behind a bounded buffer. Without a callback the subscription is read with `async for`. Every
+buffer has a bound and a policy:
 
 * CONFLATE: only the latest event per key (books, prices);
 * DROP_OLDEST: the oldest go, counted (public trades);
@@ -18,7 +18,7 @@ import asyncio
 import inspect
 import logging
 from collections import OrderedDict, deque
-from collections.abc import Awaitable, Callable, Hashable, Iterable
+from collections.abc import Awaitable, Callable, Collection, Hashable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Any, Generic, Self, TypeVar
@@ -57,7 +57,8 @@ class StreamStats:
 class Subscription(Generic[T]):
     """A stream of events with one consumer: a callback, or `async for event in subscription`.
 
-    `publish` is the source's side. `close` ends it; pending events of an `async for` are still delivered.
+    `publish` and `publish_all` are the source's side. `close` ends it; pending events of an `async for` are still
+    delivered.
     """
 
     def __init__(
@@ -90,40 +91,53 @@ class Subscription(Generic[T]):
         self._ready = asyncio.Event()
         self._next_log = 0.0
         self._task: asyncio.Task[None] | None = None
-        self.publish: Callable[[T], None] = self._to_buffer
-        """Hand over one event. Called by the source, on the loop; never raises what the consumer raised."""
+        self.publish_all: Callable[[Collection[T]], None] = self._all_to_buffer
+        """Hand over the events of one message. Called by the source, on the loop; never raises what the consumer
+        raised."""
         self._inline = False
         if callback is not None:
             if _is_async(callback):
                 self._task = asyncio.get_running_loop().create_task(self._drain(callback), name=f"pmkit {name}")
             else:
                 self._inline = True
-                self.publish = self._to_callback(callback)
+                self.publish_all = self._to_callback(callback)
 
-    def _to_callback(self, callback: Callable[[T], Any]) -> Callable[[T], None]:
-        """`publish` for a plain callback. All that an event needs is bound once: feeds call it for every frame."""
+    def publish(self, event: T) -> None:
+        """Hand over one event: see `publish_all`."""
+        self.publish_all((event,))
+
+    def _to_callback(self, callback: Callable[[T], Any]) -> Callable[[Collection[T]], None]:
+        """`publish_all` for a plain callback. Feeds call it for every frame, so what it needs is bound once, and the
+        clock is read twice for a message and not for an event: a tenth of the time of a Kalshi frame."""
         stats, perf_ns, isawaitable = self.stats, self._clock.perf_ns, inspect.isawaitable
 
-        def publish(event: T) -> None:
-            if self.closed:
-                return
-            stats.published += 1
+        def publish_all(events: Collection[T]) -> None:
+            done = failed = 0
             begin = perf_ns()
-            try:
-                outcome = callback(event)
-                if outcome is not None and isawaitable(outcome):
-                    _refuse(outcome)
-            except Exception as error:
-                self._failed(error)
-            else:
-                stats.delivered += 1
+            for event in events:
+                if self.closed:
+                    break
+                done += 1
+                try:
+                    outcome = callback(event)
+                    if outcome is not None and isawaitable(outcome):
+                        _refuse(outcome)
+                except Exception as error:
+                    failed += 1
+                    self._failed(error)
             if perf_ns() - begin > SLOW_CALLBACK_NS:
                 stats.slow += 1
+            stats.published += done
+            stats.delivered += done - failed
 
-        return publish
+        return publish_all
+
+    def _all_to_buffer(self, events: Collection[T]) -> None:
+        """`publish_all` for an async callback and for `async for`."""
+        for event in events:
+            self._to_buffer(event)
 
     def _to_buffer(self, event: T) -> None:
-        """`publish` for an async callback and for `async for`."""
         if self.closed:
             return
         stats = self.stats

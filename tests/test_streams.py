@@ -211,6 +211,34 @@ async def test_inline_callback_runs_at_once_and_slow_ones_are_counted() -> None:
     assert len(seen) == 3
 
 
+async def test_the_events_of_one_message_are_timed_together_and_counted_one_by_one() -> None:
+    class Stopwatch(ManualClock):
+        ns = 0
+
+        def perf_ns(self) -> int:
+            return self.ns
+
+    clock = Stopwatch()
+    seen: list[int] = []
+
+    def callback(event: Event) -> None:
+        seen.append(event[1])
+        clock.ns += SLOW_CALLBACK_NS // 2 + 1
+        if event[1] < 0:
+            raise RuntimeError("boom")
+        if event[1] > 9:
+            stream.closed = True
+
+    stream: Subscription[Event] = Subscription("books", clock, callback=callback)
+    stream.publish_all([("a", 1)])
+    assert stream.stats.slow == 0
+    stream.publish_all([("a", -2), ("b", 3)])  # the one that raised does not take the other's event
+    stream.publish_all([("a", 10), ("b", 4)])
+    assert seen == [1, -2, 3, 10]  # none begins after the close
+    stats = stream.stats
+    assert (stats.published, stats.delivered, stats.errors, stats.slow) == (4, 3, 1, 1)
+
+
 @pytest.mark.parametrize("kind", ["plain", "async", "method", "partial", "object"])
 async def test_md_15_callbacks_that_raise_are_counted_and_delivery_goes_on(
     kind: str, caplog: pytest.LogCaptureFixture

@@ -36,8 +36,9 @@ class MirroredBook(OrderBook):
 
     def follow(self) -> None:
         """The touch of the other book may have moved."""
-        bid, ask = self.of.best_ask_tick, self.of.best_bid_tick
-        self._touch_is(self.ticks - bid if bid >= 0 else -1, self.ticks - ask if ask >= 0 else -1)
+        of, ticks = self.of, self.ticks
+        bid, ask = of.best_ask_tick, of.best_bid_tick
+        self._touch_is(ticks - bid if bid >= 0 else -1, ticks - ask if ask >= 0 else -1)
 
     def renew(self, venue_ms: int, received_ns: int) -> None:
         """The other book has taken a snapshot."""
@@ -56,7 +57,11 @@ class MirroredBook(OrderBook):
     def _empty(self, unit: int) -> None:
         self._grid(unit)
 
-    def set(self, side: int, tick: int, size_units: int) -> None:
+    def set_bid(self, tick: int, size_units: int) -> bool:
+        """Not here: see the class."""
+        raise self._not_here()
+
+    def set_ask(self, tick: int, size_units: int) -> bool:
         """Not here: see the class."""
         raise self._not_here()
 

@@ -81,44 +81,71 @@ class OrderBook(Depth):
         self.crossed_since_ns = 0
         self.on_validity: Callable[[OrderBook], None] | None = None
 
-    def set(self, side: int, tick: int, size_units: int) -> None:
+    def set(self, side: int, tick: int, size_units: int) -> bool:
         """The level now holds `size_units`; 0 removes it. Applying it twice changes nothing more.
 
-        Raises BookError, and expires the book, for a tick out of range or a size that is negative or NaN.
+        Whether the best price of the side moved. Raises BookError, and expires the book, for a tick out of range or a
+        size that is negative or NaN.
         """
-        sizes = self.ask_units if side else self.bid_units
+        return self.set_ask(tick, size_units) if side else self.set_bid(tick, size_units)
+
+    def set_bid(self, tick: int, size_units: int) -> bool:
+        """`set` for a bid: feeds that know the side spare the question."""
+        sizes = self.bid_units
         if size_units > 0:
-            if tick not in sizes:
-                if not 0 < tick < self.ticks:
-                    raise self._refused(tick, size_units)
-                if side:
-                    self._ask_at[tick] = 1
-                    if tick < self.best_ask_tick or self.best_ask_tick < 0:
-                        self.best_ask_tick = tick
-                        self.best_ask = self._prices[tick]
-                else:
-                    self._bid_at[tick] = 1
-                    if tick > self.best_bid_tick:
-                        self.best_bid_tick = tick
-                        self.best_bid = self._prices[tick]
-            sizes[tick] = size_units
+            if tick in sizes:
+                sizes[tick] = size_units
+            elif 0 < tick < self.ticks:
+                sizes[tick] = size_units
+                self._bid_at[tick] = 1
+                if tick > self.best_bid_tick:
+                    self.best_bid_tick = tick
+                    self.best_bid = self._prices[tick]
+                    return True
+            else:
+                raise self._refused(tick, size_units)
         elif size_units == 0:
             if tick in sizes:
                 del sizes[tick]
-                if side:
-                    self._ask_at[tick] = 0
-                    if tick == self.best_ask_tick:
-                        self.best_ask_tick = tick = self._ask_at.find(1, tick)
-                        self.best_ask = self._prices[tick] if tick >= 0 else None
-                else:
-                    self._bid_at[tick] = 0
-                    if tick == self.best_bid_tick:
-                        self.best_bid_tick = tick = self._bid_at.rfind(1, 0, tick)
-                        self.best_bid = self._prices[tick] if tick >= 0 else None
+                self._bid_at[tick] = 0
+                if tick == self.best_bid_tick:
+                    self.best_bid_tick = tick = self._bid_at.rfind(1, 0, tick)
+                    self.best_bid = self._prices[tick] if tick >= 0 else None
+                    return True
             elif not 0 < tick < self.ticks:
                 raise self._refused(tick, size_units)
         else:
             raise self._refused(tick, size_units)
+        return False
+
+    def set_ask(self, tick: int, size_units: int) -> bool:
+        """`set` for an ask."""
+        sizes = self.ask_units
+        if size_units > 0:
+            if tick in sizes:
+                sizes[tick] = size_units
+            elif 0 < tick < self.ticks:
+                sizes[tick] = size_units
+                self._ask_at[tick] = 1
+                if tick < self.best_ask_tick or self.best_ask_tick < 0:
+                    self.best_ask_tick = tick
+                    self.best_ask = self._prices[tick]
+                    return True
+            else:
+                raise self._refused(tick, size_units)
+        elif size_units == 0:
+            if tick in sizes:
+                del sizes[tick]
+                self._ask_at[tick] = 0
+                if tick == self.best_ask_tick:
+                    self.best_ask_tick = tick = self._ask_at.find(1, tick)
+                    self.best_ask = self._prices[tick] if tick >= 0 else None
+                    return True
+            elif not 0 < tick < self.ticks:
+                raise self._refused(tick, size_units)
+        else:
+            raise self._refused(tick, size_units)
+        return False
 
     def add(self, side: int, tick: int, delta_units: int) -> bool:
         """The level changes by `delta_units` (signed); at 0 it is gone.

@@ -180,7 +180,7 @@ async def test_md_05_a_lost_connection_comes_back_with_what_is_wanted_now() -> N
         first = await data.subscribe_orderbook([market])
         seen: list[bool] = []
         await data.subscribe_trades([market], lambda trade: None)
-        data.feed.pairs[market.ticker].listeners.append(lambda book: seen.append(book.valid))
+        data.feed.pairs[market.ticker].listeners.append(lambda books: seen.extend(book.valid for book in books))
         assert venues.kalshi.faults.drop_connections() == 1
         await eventually(lambda: False in seen)
         assert data.book(market, "YES").reason.startswith("disconnected")

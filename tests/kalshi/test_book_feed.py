@@ -336,7 +336,7 @@ def test_md_11_a_lost_connection_makes_every_book_invalid_at_once() -> None:
     feed, _ = started(T, U)
     seen: list[tuple[str, bool]] = []
     for ticker in (T, U):
-        feed.pairs[ticker].listeners.append(lambda book: seen.append((book.token_id, book.valid)))
+        feed.pairs[ticker].listeners.append(lambda books: seen.extend((book.token_id, book.valid) for book in books))
     feed.reset("disconnected: gone")
     assert sorted(seen) == sorted((f"{ticker}:{outcome}", False) for ticker in (T, U) for outcome in ("YES", "NO"))
     assert feed.apply(delta(3, "yes", "0.4000", "1.00"), T0_NS) == 0
@@ -447,7 +447,7 @@ def test_md_21_a_price_finer_than_the_grid_rebuilds_the_book_on_the_finest() -> 
     feed.apply(subscribed(), T0_NS)
     feed.apply(snapshot(1, [("0.4000", "10.00")]), T0_NS)
     told: list[bool] = []
-    feed.pairs[T].listeners.append(lambda book: told.append(book.valid))
+    feed.pairs[T].listeners.append(lambda books: told.extend(book.valid for book in books))
     assert feed.apply(delta(2, "yes", "0.4010", "1.00"), T0_NS) == 0
     assert asked == [((T,), "price off the grid")]
     assert told
@@ -485,7 +485,7 @@ def test_md_21_regrid_keeps_a_grid_that_is_fine_enough() -> None:
 def test_a_snapshot_that_cannot_be_leaves_no_half_made_book(bids: list[tuple[str, str]]) -> None:
     feed, asked = started()
     told: list[bool] = []
-    feed.pairs[T].listeners.append(lambda book: told.append(book.valid))
+    feed.pairs[T].listeners.append(lambda books: told.extend(book.valid for book in books))
     assert feed.apply(snapshot(2, [("0.1000", "1.00"), *bids], [("0.2000", "1.00")]), T0_NS) == 0
     assert not feed.pairs[T].yes.valid
     assert not feed.pairs[T].no.valid
@@ -499,9 +499,9 @@ def test_listeners_get_both_books_once_per_change_and_see_them_in_step() -> None
     seen: list[tuple[str, bool]] = []
     pair = feed.pairs[T]
 
-    def look(book: Any) -> None:
+    def look(books: Any) -> None:
         in_step = pair.yes.best_bid is None or pair.no.best_ask == 1 - pair.yes.best_bid
-        seen.append((book.outcome, in_step))
+        seen.extend((book.outcome, in_step) for book in books)
 
     pair.listeners.append(look)
     feed.apply(delta(2, "yes", "0.4200", "1.00"), T0_NS)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from decimal import Decimal
 from typing import Any
 
@@ -87,8 +88,8 @@ def test_every_read_of_both_outcomes_equals_that_of_two_books(unit: int, script:
     told: list[tuple[str, bool]] = []
     expected: list[tuple[str, bool]] = []
 
-    def listen(book: OrderBook) -> None:
-        told.append((book.outcome, book.valid))
+    def listen(books: Sequence[OrderBook]) -> None:
+        told.extend((book.outcome, book.valid) for book in books)
         assert pair.no.levels("BID") == [(1 - price, size) for price, size in pair.yes.levels("ASK")]  # also just now
 
     pair.listeners.append(listen)

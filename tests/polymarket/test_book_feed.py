@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from pmkit.exchanges.numbers import price_ticks
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.polymarket.book_feed import BookFeed
-from pmkit.exchanges.polymarket.live_book import GRACE_NS, LATE_RUN, PARKED_LIMIT
+from pmkit.exchanges.polymarket.live_book import GRACE_NS, LATE_RUN, PARKED_LIMIT, touch_texts
 from pmkit.exchanges.polymarket.messages import RestBook
 from pmkit.exchanges.types import Side
 from tests.polymarket.frames import (
@@ -124,14 +126,60 @@ def test_sinks_see_both_books_of_a_message_after_all_of_it() -> None:
     feed, _ = make_feed(book(), book(DOWN, {"0.48": "25"}, {"0.52": "30"}))
     seen: list[tuple[str, Decimal | None, Decimal | None]] = []
 
-    def sink(changed: OrderBook) -> None:
-        seen.append((changed.outcome, feed.books[UP].book.best_bid, feed.books[DOWN].book.best_ask))
+    def sink(changed: Sequence[OrderBook]) -> None:
+        seen.extend((one.outcome, feed.books[UP].book.best_bid, feed.books[DOWN].book.best_ask) for one in changed)
 
-    feed.books[UP].sinks = feed.books[DOWN].sinks = (sink,)
+    feed.listen((UP, DOWN), sink)
     changes = (change("0.5", "1", "BUY", "0.5", "0.52"), change("0.5", "1", "SELL", "0.48", "0.5", DOWN))
     feed.apply(raw(price_change(*changes)), ns())
     half = Decimal("0.5")
     assert seen == [("UP", half, half), ("DOWN", half, half)]
+
+
+def test_sinks_get_the_books_of_a_message_together_and_only_what_they_asked_for() -> None:
+    feed, _ = make_feed(book(), book(DOWN, {"0.48": "25"}, {"0.52": "30"}))
+    seen: list[tuple[str, list[str]]] = []
+
+    def sink_of(name: str) -> Any:
+        return lambda books: seen.append((name, [one.outcome for one in books]))
+
+    both, one, gone = sink_of("both"), sink_of("one"), sink_of("gone")
+    for sink in (both, gone, both, gone):  # a sink may be there twice
+        feed.listen((UP, DOWN, "stranger"), sink)
+    changes = (change("0.5", "1", "BUY", "0.5", "0.52"), change("0.5", "1", "SELL", "0.48", "0.5", DOWN))
+    frame = raw(price_change(*changes))
+    feed.unlisten((UP, DOWN, "stranger"), gone)
+    feed.apply(frame, ns())
+    assert seen == [("both", ["UP", "DOWN"]), ("both", ["UP", "DOWN"]), ("gone", ["UP", "DOWN"])]
+    seen.clear()
+    feed.unlisten((UP, DOWN), gone)
+    feed.unlisten((UP, DOWN), both)
+    feed.listen((DOWN,), one)
+    feed.apply(frame, ns())
+    assert seen == [("both", ["UP"]), ("both", ["DOWN"]), ("one", ["DOWN"])]
+
+
+@pytest.mark.parametrize("unit", [1, 10, 25, 50, 100, 1000])
+def test_the_usual_text_of_every_touch_names_its_tick(unit: int) -> None:
+    ticks = price_ticks(unit)
+    bids, asks = touch_texts(unit)
+    assert len(bids) == len(asks) == ticks.ticks + 1
+    assert (bids[-1], asks[-1]) == ("0", "1")
+    for tick in range(1, ticks.ticks):
+        assert ticks[bids[tick]] == ticks[asks[tick]] == tick
+
+
+def test_a_touch_in_another_spelling_is_the_same_touch_and_a_wrong_one_is_still_seen() -> None:
+    feed, _ = make_feed(book())
+    live = feed.books[UP]
+    for best_bid, best_ask, right in (
+        *(("0.4900", ".520", True), ("0.4900", ".520", True), ("0.49", "0.52", True)),
+        *(("0.4900", "0.530", False), ("0.490", "0.520", True), ("0.47", "0.52", False)),
+    ):
+        at = live.book.venue_ms + 1
+        feed.apply(raw(price_change(change("0.3", "1", "BUY", best_bid, best_ask), at=at)), ns(at))
+        assert live.book.valid is right, (best_bid, best_ask)
+    assert (feed.best_checks, feed.best_failures) == (6, 2)
 
 
 @pytest.mark.parametrize(
@@ -202,7 +250,7 @@ def test_a_book_that_is_removed_becomes_invalid_and_says_so() -> None:
     feed, _ = make_feed()
     up = feed.books[UP].book
     seen: list[str] = []
-    feed.books[UP].sinks = (lambda book: seen.append(book.reason),)
+    feed.listen((UP,), lambda books: seen.extend(book.reason for book in books))
     feed.remove(UP)
     assert (up.valid, up.reason, seen) == (False, "not subscribed", ["not subscribed"])
 
@@ -540,7 +588,7 @@ def test_md_11_from_the_instant_of_loss_no_book_is_valid() -> None:
     feed, _ = make_feed()
     up = feed.books[UP].book
     seen: list[tuple[bool, str]] = []
-    feed.books[UP].sinks = (lambda book: seen.append((book.valid, book.reason)),)
+    feed.listen((UP,), lambda books: seen.extend((book.valid, book.reason) for book in books))
     feed.disconnected("gone")
     assert seen == [(False, "disconnected: gone")]
     feed.apply(raw(price_change(change("0.50", "1", "BUY", "0.5", "0.52"))), ns())
@@ -636,7 +684,7 @@ def test_comparing_the_touch() -> None:
 def test_every_change_of_validity_reaches_the_sinks() -> None:
     feed, _ = make_feed()
     seen: list[tuple[bool, str]] = []
-    feed.books[UP].sinks = (lambda book: seen.append((book.valid, book.reason)),)
+    feed.listen((UP,), lambda books: seen.extend((book.valid, book.reason) for book in books))
     feed.suspect("silent")
     feed.confirm()
     feed.apply(raw(price_change(change("0.52", "5", "BUY", "0.52", "0.52"))), ns(T0 + 1))

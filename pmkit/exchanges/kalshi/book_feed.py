@@ -176,11 +176,11 @@ class BookFeed:
         if type(message) is not DeltaFrame:
             return self._other(message, received_ns)
         # The hottest path of the venue: nothing is called here that can be read from an attribute.
-        sid, delta = message.sid, message.msg
+        sid, seq, delta = message.sid, message.seq, message.msg
         stream = self.streams.get(sid)
-        if stream is not None and message.seq == stream.last + 1 and stream.calm:
-            stream.last = message.seq
-        elif not self._counts(sid, message.seq, ORDERBOOK):
+        if stream is not None and seq == stream.last + 1 and stream.calm:
+            stream.last = seq
+        elif not self._counts(sid, seq, ORDERBOOK):
             return 0
         pair = self.pairs.get(delta.market_ticker)
         if pair is None:
@@ -201,12 +201,10 @@ class BookFeed:
         self.last_venue_ms = delta.ts_ms
         self.last_received_ns = received_ns
         self.applied += 1
-        yes, no = pair.yes, pair.no
-        if yes.crossed_since_ns or pair.crossed:
+        if pair.yes.crossed_since_ns or pair.crossed:
             self._cross(pair)
         for listen in pair.listeners:
-            listen(yes)
-            listen(no)
+            listen(pair.books)
         return 1
 
     def _other(self, message: SnapshotFrame | Event | Control, received_ns: int) -> int:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from math import floor
 from typing import Final
 
 from pmkit.exchanges.kalshi.messages import Delta
 from pmkit.exchanges.kalshi.types import NO, SIZE_SCALE, VENUE, YES
 from pmkit.exchanges.mirror import MirroredBook
 from pmkit.exchanges.numbers import MAX_UNITS, BookError, delta_units, price_ticks, size_units
-from pmkit.exchanges.orderbook import ASK, BID, OrderBook
+from pmkit.exchanges.orderbook import OrderBook
 
 FINEST_UNIT: Final = 1
 """0.0001 dollars: every price of Kalshi is a multiple of it."""
@@ -21,9 +22,9 @@ Levels = Iterable[tuple[str, float]]
 
 class BookPair:
     """The YES and NO books of one market. `sid` is the subscription they follow, 0 while they wait for a
-    snapshot. `listeners` get each book after every change and every change of validity."""
+    snapshot. `listeners` get `books`, both in a tuple, after every change, and the one alone whose validity changed."""
 
-    __slots__ = ("crossed", "listeners", "no", "prices", "quiet", "sid", "ticker", "ticks", "yes")
+    __slots__ = ("books", "crossed", "listeners", "no", "prices", "quiet", "sid", "ticker", "ticks", "yes")
 
     def __init__(self, ticker: str, unit: int) -> None:
         self.ticker = ticker
@@ -31,12 +32,13 @@ class BookPair:
             venue=VENUE, market_id=ticker, outcome=YES, token_id=f"{ticker}:{YES}", unit=unit, size_scale=SIZE_SCALE
         )
         self.no = MirroredBook(self.yes, outcome=NO, token_id=f"{ticker}:{NO}")
+        self.books: tuple[OrderBook, ...] = (self.yes, self.no)
         self.prices = price_ticks(unit)
         self.ticks = self.yes.ticks
         self.sid = 0
         self.crossed = False
         self.quiet = False
-        self.listeners: list[Callable[[OrderBook], object]] = []
+        self.listeners: list[Callable[[tuple[OrderBook, ...]], object]] = []
         self.yes.on_validity = self.no.on_validity = self._validity
 
     @property
@@ -52,13 +54,12 @@ class BookPair:
     def _validity(self, book: OrderBook) -> None:
         if not self.quiet:
             for listen in self.listeners:
-                listen(book)
+                listen((book,))
 
     def publish(self) -> None:
         """Hand both books to the listeners."""
         for listen in self.listeners:
-            listen(self.yes)
-            listen(self.no)
+            listen(self.books)
 
     def change(self, delta: Delta, received_ns: int) -> bool:
         """Apply and stamp one signed change of the bids of YES or of NO. Does not publish, except a change of validity.
@@ -70,24 +71,25 @@ class BookPair:
         value = delta.delta_fp
         tick = self.prices[delta.price_dollars]
         # `delta_units` in line, for what venues send.
-        change = round(value * SIZE_SCALE) if -1e9 < value < 1e9 else MAX_UNITS
+        change = floor(value * SIZE_SCALE + 0.5) if -1e9 < value < 1e9 else MAX_UNITS  # half the time of `round`
         if change / SIZE_SCALE != value:
             change = delta_units(value, SIZE_SCALE)
         if delta.side == "yes":
-            side, levels = BID, yes.bid_units
+            bid, levels = True, yes.bid_units
         else:
-            side, tick, levels = ASK, self.ticks - tick, yes.ask_units
-        before = levels.get(tick, 0)
-        size = before + change
-        if before and size > 0:
-            levels[tick] = size  # what `set` would do: a level that stays moves no touch
-        elif size >= 0 or not 0 < tick < self.ticks:
-            bid, ask = yes.best_bid_tick, yes.best_ask_tick
-            yes.set(side, tick, size)
-            if yes.best_bid_tick != bid or yes.best_ask_tick != ask:
+            bid, levels, tick = False, yes.ask_units, self.ticks - tick
+        if tick in levels:
+            size = levels[tick] + change
+            if size > 0:
+                levels[tick] = size  # what `set` would do: a level that stays moves no touch
+            elif size < 0:
+                return False
+            elif yes.set_bid(tick, 0) if bid else yes.set_ask(tick, 0):
                 no.follow()
-        else:
+        elif change < 0 and 0 < tick < self.ticks:
             return False
+        elif yes.set_bid(tick, change) if bid else yes.set_ask(tick, change):
+            no.follow()
         venue_ms = delta.ts_ms
         if yes.valid and no.valid and (yes.best_bid_tick < yes.best_ask_tick or yes.best_ask_tick < 0):
             # Not crossed, and no doubt stands: what `touch` would do, without the calls.
@@ -126,7 +128,12 @@ class BookPair:
 
     def _read(self, levels: Levels) -> dict[int, int]:
         prices = self.prices
-        return {prices[price]: size_units(size, SIZE_SCALE) for price, size in levels}
+        return {
+            prices[price]: units
+            if 0.0 <= size < 1e9 and (units := floor(size * SIZE_SCALE + 0.5)) / SIZE_SCALE == size
+            else size_units(size, SIZE_SCALE)
+            for price, size in levels
+        }
 
     def holds(self, yes: Levels, no: Levels) -> bool:
         """Whether the books hold exactly these bids. Raises BookError for what cannot be a book."""

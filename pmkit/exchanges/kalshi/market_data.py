@@ -151,7 +151,7 @@ class KalshiMarketData(PublicReads):
         for ticker, market in chosen.items():
             self._book_refs[ticker] = self._book_refs.get(ticker, 0) + 1
             pair = self.feed.watch(ticker, market.grid.unit)
-            pair.listeners = [*pair.listeners, subscription.publish]
+            pair.listeners = [*pair.listeners, subscription.publish_all]
             pairs.append(pair)
             self._watch.follow(market)
         already = [pair for pair in pairs if pair.live]
@@ -161,8 +161,7 @@ class KalshiMarketData(PublicReads):
             await subscription.close()
             raise
         for pair in already:
-            subscription.publish(pair.yes)
-            subscription.publish(pair.no)
+            subscription.publish_all(pair.books)
         return subscription
 
     async def _leave_books(self, tickers: Sequence[str], subscription: Subscription[OrderBook]) -> None:
@@ -171,7 +170,7 @@ class KalshiMarketData(PublicReads):
         for ticker in tickers:
             pair = self.feed.pairs.get(ticker)
             if pair is not None:
-                pair.listeners = [listen for listen in pair.listeners if listen != subscription.publish]
+                pair.listeners = [listen for listen in pair.listeners if listen != subscription.publish_all]
             self._watch.unfollow(ticker)
             self._book_refs[ticker] -= 1
             if not self._book_refs[ticker]:

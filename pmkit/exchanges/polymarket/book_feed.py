@@ -7,14 +7,15 @@ message that cannot be read makes the books invalid that it may have changed.
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from math import floor
 from typing import Final
 
 import msgspec
 
 from pmkit.exchanges.numbers import BookError
-from pmkit.exchanges.orderbook import ASK, BID, OrderBook
-from pmkit.exchanges.polymarket.live_book import DAY_MS, EARLIEST_MS, LiveBook, plausible, units_of
+from pmkit.exchanges.orderbook import OrderBook
+from pmkit.exchanges.polymarket.live_book import DAY_MS, EARLIEST_MS, LiveBook, Sink, plausible, units_of
 from pmkit.exchanges.polymarket.messages import (
     BOOK_EVENTS,
     KNOWN_EVENTS,
@@ -90,6 +91,25 @@ class BookFeed:
             book.generation = self.generation
             live = self.books[token_id] = LiveBook(book, self)
         return live.book
+
+    def listen(self, tokens: Iterable[str], sink: Sink) -> None:
+        """Call `sink` with the books of these assets; see `LiveBook`. Those that nobody follows are passed over."""
+        shared: dict[tuple[Sink, ...], tuple[Sink, ...]] = {}
+        for token in tokens:
+            live = self.books.get(token)
+            if live is not None:
+                sinks = (*live.sinks, sink)
+                live.sinks = shared.setdefault(sinks, sinks)  # one object for all: told apart faster by `apply`
+
+    def unlisten(self, tokens: Iterable[str], sink: Sink) -> None:
+        """Take back one `listen`."""
+        shared: dict[tuple[Sink, ...], tuple[Sink, ...]] = {}
+        for token in tokens:
+            live = self.books.get(token)
+            if live is not None and sink in live.sinks:
+                at = live.sinks.index(sink)
+                sinks = live.sinks[:at] + live.sinks[at + 1 :]
+                live.sinks = shared.setdefault(sinks, sinks)
 
     def remove(self, token_id: str) -> None:
         """Follow an asset no more: its book becomes invalid and its sinks are told a last time."""
@@ -214,16 +234,20 @@ class BookFeed:
                     tick = live.tick_of[change.price]
                     shares = change.size
                     if shares != size:  # the other outcome's half of a change has the same
-                        units = int(shares * 1e6 + 0.5) if 0.0 <= shares < 1e8 else units_of(shares)
+                        units = floor(shares * 1e6 + 0.5) if 0.0 <= shares < 1e8 else units_of(shares)
                         size = shares
                     if change.side == "SELL":
-                        side, levels = ASK, book.ask_units
+                        levels = book.ask_units
+                        if units and tick in levels:
+                            levels[tick] = units  # what `set` would do: a level that stays moves no touch
+                        else:
+                            book.set_ask(tick, units)
                     else:
-                        side, levels = BID, book.bid_units
-                    if units and tick in levels:
-                        levels[tick] = units  # what `set` would do: a level that stays moves no touch
-                    else:
-                        book.set(side, tick, units)
+                        levels = book.bid_units
+                        if units and tick in levels:
+                            levels[tick] = units
+                        else:
+                            book.set_bid(tick, units)
                 except BookError as error:
                     live.misfit((change.price,), venue_ms, error)
                     skipped += 1
@@ -232,22 +256,30 @@ class BookFeed:
                 live.keep(change, venue_ms)
                 skipped += 1
                 parked = 1
+        told: list[OrderBook] = []
+        sinks: tuple[Sink, ...] = ()
         for live, change in touched.items():
             book = live.book
             bid, ask = book.best_bid_tick, book.best_ask_tick
-            try:
-                right = live.touch_of[change.best_bid] == bid and live.touch_of[change.best_ask] == ask
-            except BookError:
-                right = False
-            if right and book.valid and (bid < ask or ask < 0):
+            if (
+                live.bid_texts[bid] == change.best_bid
+                and live.ask_texts[ask] == change.best_ask
+                and book.valid
+                and (bid < ask or ask < 0)
+            ):
                 # The venue's touch, not crossed, and no doubt stands: what `_verify` would do, without the calls.
                 book.venue_ms = venue_ms
                 book.received_ns = received_ns
                 book.changes += 1
             elif not self._verify(live, change, venue_ms, received_ns):
                 continue
-            for sink in live.sinks:
-                sink(book)
+            if live.sinks is not sinks and live.sinks != sinks:
+                for sink in sinks:
+                    sink(told)
+                told, sinks = [], live.sinks
+            told.append(book)
+        for sink in sinks:
+            sink(told)
         applied = len(changes) - skipped
         self.applied += applied
         self.best_checks += len(touched)
@@ -268,6 +300,8 @@ class BookFeed:
         else:
             try:
                 same = live.touch_of[bid] == book.best_bid_tick and live.touch_of[ask] == book.best_ask_tick
+                if same:  # as the venue writes them: `_price_change` knows the texts the next time
+                    live.bid_texts[book.best_bid_tick], live.ask_texts[book.best_ask_tick] = bid, ask
             except BookError as error:
                 live.misfit((bid, ask), venue_ms, error)
                 return False

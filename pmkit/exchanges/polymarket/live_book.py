@@ -10,11 +10,12 @@ to its own stamp, and its stamp is that of its last change.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from math import gcd
+from collections.abc import Callable, Sequence
+from functools import cache
+from math import floor, gcd
 from typing import TYPE_CHECKING, Final
 
-from pmkit.exchanges.numbers import BookError, TickMap, price_ticks, size_units
+from pmkit.exchanges.numbers import BookError, TickMap, price_ticks, prices, size_units
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.polymarket.messages import Change, Level, PriceChange, RestBook
 from pmkit.exchanges.polymarket.types import SIZE_SCALE
@@ -34,6 +35,10 @@ DAY_MS: Final = 86_400_000
 EARLIEST_MS: Final = 1_577_836_800_000  # 2020
 LATEST_MS: Final = 4_102_444_800_000  # 2100
 _FINE: Final = price_ticks(1)
+
+
+Sink = Callable[[Sequence[OrderBook]], object]
+"""Who is told of books: the callbacks of users, by way of `Subscription.publish_all`."""
 
 
 class _TouchMap(dict[str | None, int]):
@@ -56,10 +61,21 @@ class _TouchMap(dict[str | None, int]):
         return tick
 
 
+@cache
+def touch_texts(unit: int) -> tuple[list[str], list[str]]:
+    """How the venue writes each tick as best bid and as best ask; the last of either is an empty side, tick -1.
+
+    A text that is not here may still name the same price: `LiveBook.touch_of` knows every spelling.
+    """
+    texts = [str(price).rstrip("0").rstrip(".") or "0" for price in prices(unit)]
+    return [*texts[:-1], "0"], texts  # the price of the last tick is 1 dollar
+
+
 def units_of(size: float) -> int:
     """A size made by the decoder in units of 0.000001 share. Raises BookError for NaN, infinity, negative, huge."""
-    # Below 1e8 shares the product is off by less than a thousandth of a unit: adding a half and cutting is rounding.
-    return int(size * 1e6 + 0.5) if 0.0 <= size < 1e8 else size_units(size, SIZE_SCALE)
+    # Below 1e8 shares the product is off by less than a thousandth of a unit: adding a half and cutting is rounding,
+    # which `floor` does in half the time of `int` and `round`.
+    return floor(size * 1e6 + 0.5) if 0.0 <= size < 1e8 else size_units(size, SIZE_SCALE)
 
 
 def finer_unit(unit: int, prices: list[str]) -> int:
@@ -83,12 +99,14 @@ class LiveBook:
     """A book and what is known about it on the current connection.
 
     `live`: a snapshot came and nothing was lost since; else changes are parked. `heard`: the venue said something about
-    it. `doubt`: the number of the doubt (a cross, another touch) that stands, or 0. `sinks` are called with the book
-    after every message about it and every change of its validity.
+    it. `doubt`: the number of the doubt (a cross, another touch) that stands, or 0. `sinks` are called after every
+    message about it and every change of its validity, with all books of the message that have the same sinks.
     """
 
     __slots__ = (
         "_feed",
+        "ask_texts",
+        "bid_texts",
         "book",
         "doubt",
         "heard",
@@ -107,7 +125,7 @@ class LiveBook:
     def __init__(self, book: OrderBook, feed: BookFeed) -> None:
         self._feed = feed
         self.book = book
-        self.sinks: tuple[Callable[[OrderBook], object], ...] = ()
+        self.sinks: tuple[Sink, ...] = ()
         self.regrid(book.unit)
         self.reset()
 
@@ -117,6 +135,7 @@ class LiveBook:
             self.book.regrid(unit)
         self.tick_of = price_ticks(unit)
         self.touch_of = _TouchMap(self.tick_of)
+        self.bid_texts, self.ask_texts = touch_texts(unit)
 
     def reset(self) -> None:
         """Nothing is known on the current connection."""
@@ -143,7 +162,7 @@ class LiveBook:
     def publish(self) -> None:
         """Tell the sinks."""
         for sink in self.sinks:
-            sink(self.book)
+            sink((self.book,))
 
     # -- doubts -----------------------------------------------------------------------------------------------------
 
@@ -233,7 +252,7 @@ class LiveBook:
         """Size units by tick; `units_of` in line, since whole books have many levels. Raises BookError."""
         tick_of = self.tick_of
         return {
-            tick_of[level.price]: int(size * 1e6 + 0.5) if 0.0 <= (size := level.size) < 1e8 else units_of(level.size)
+            tick_of[level.price]: floor(size * 1e6 + 0.5) if 0.0 <= (size := level.size) < 1e8 else units_of(size)
             for level in levels
         }
 

@@ -169,7 +169,7 @@ class PolymarketMarketData(MarketData):
             key=_token_of,
             on_close=interest.end,
         )
-        await interest.begin(subscription, subscription.publish)
+        await interest.begin(subscription, subscription.publish_all)
         return subscription
 
     async def subscribe_trades(

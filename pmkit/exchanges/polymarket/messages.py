@@ -56,11 +56,15 @@ class Change(msgspec.Struct, frozen=True, gc=False):
     best_ask: str | None = None
 
 
-class PriceChange(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="price_change"):
+class PriceChange(msgspec.Struct, frozen=True, gc=False):
     """Changed levels, usually of both outcomes of one market. The shape before 2025-09 had one asset and `changes`."""
 
     timestamp: int
     price_changes: list[Change]
+
+
+class TaggedPriceChange(PriceChange, frozen=True, gc=False, tag_field="event_type", tag="price_change"):
+    """`PriceChange` among events of other types."""
 
 
 class TickSizeChange(msgspec.Struct, frozen=True, gc=False, tag_field="event_type", tag="tick_size_change"):
@@ -104,7 +108,7 @@ class MarketResolved(msgspec.Struct, frozen=True, gc=False, tag_field="event_typ
     winning_asset_id: str = ""
 
 
-Event = Book | PriceChange | TickSizeChange | LastTradePrice | BestBidAsk | NewMarket | MarketResolved
+Event = Book | TaggedPriceChange | TickSizeChange | LastTradePrice | BestBidAsk | NewMarket | MarketResolved
 
 KNOWN_EVENTS: Final = frozenset(
     {"book", "price_change", "tick_size_change", "last_trade_price", "best_bid_ask", "new_market", "market_resolved"}
@@ -131,7 +135,8 @@ PRICE_CHANGE_END: Final = b'"event_type":"price_change"}'
 """How a frame ends that `decode_price_change` takes: the venue writes the type last; nine frames of ten are these."""
 
 decode_price_change: Final = msgspec.json.Decoder(PriceChange, strict=False).decode
-"""`decode` for a frame with that end, in one pass: a union is read once to find the type and again for the content."""
+"""`decode` for a frame with that end, in one pass: a union is read once to find the type and again for the content.
+It does not look at the type."""
 
 _BOOKS: Final[msgspec.json.Decoder[TypedBook | list[TypedBook]]] = msgspec.json.Decoder(
     TypedBook | list[TypedBook], strict=False

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from pmkit.clock import Clock
 from pmkit.errors import VenueUnavailable
 from pmkit.exchanges.orderbook import OrderBook
-from pmkit.exchanges.polymarket.live_book import LiveBook
+from pmkit.exchanges.polymarket.live_book import LiveBook, Sink
 from pmkit.exchanges.polymarket.orderbook_ws import MarketSocket
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.websocket.deadlines import FIRST_SNAPSHOT
 
 SUBSCRIBE_SECONDS: Final = 2 * FIRST_SNAPSHOT + 2.0
 """Wall seconds until a subscription without a first snapshot is given up: room for one reconnect."""
-
-Sink = Callable[[OrderBook], object]
 
 
 class Subscriptions:
@@ -47,8 +45,8 @@ class Subscriptions:
     async def acquire(self, markets: Iterable[PolymarketMarket], sink: Sink | None = None) -> None:
         """One more interest in all outcomes of these markets. Returns when their books are there.
 
-        `sink` is called with each book after every change until `release`. Raises VenueUnavailable, with nothing
-        acquired, where a first snapshot does not come.
+        `sink` is called with the books of each message until `release`. Raises VenueUnavailable, with nothing acquired,
+        where a first snapshot does not come.
         """
         markets = list(markets)
         tokens = [token for market in markets for token in market.token_ids]
@@ -63,8 +61,8 @@ class Subscriptions:
                     fresh.setdefault(socket, []).append(token)
                     self._socket_of[token] = socket
                     socket.feed.add(token, market.market_id, outcome, market.grid.unit)
-                if sink is not None:
-                    self._add_sink(token, sink)
+            if sink is not None:
+                self._listen(market.token_ids, sink)
         try:
             if fresh:
                 async with self._lock:  # what is being unsubscribed is sent first
@@ -80,15 +78,15 @@ class Subscriptions:
             for token in tokens:
                 live = self.live(token)
                 if live is not None and token not in new:
-                    sink(live.book)  # it was there before: the subscriber has seen nothing of it yet
+                    sink((live.book,))  # it was there before: the subscriber has seen nothing of it yet
 
     async def release(self, markets: Iterable[PolymarketMarket], sink: Sink | None = None) -> None:
         """One interest less; an asset that nobody follows any more is unsubscribed and its book becomes invalid."""
         gone: dict[MarketSocket, list[str]] = {}
         for market in markets:
+            if sink is not None:
+                self._unlisten(market.token_ids, sink)
             for token in market.token_ids:
-                if sink is not None:
-                    self._remove_sink(token, sink)
                 self._refs[token] -= 1
                 if self._refs[token] <= 0:
                     del self._refs[token]
@@ -115,17 +113,13 @@ class Subscriptions:
         self.sockets.append(socket)
         return socket
 
-    def _add_sink(self, token: str, sink: Sink) -> None:
-        live = self.live(token)
-        if live is not None:
-            live.sinks = (*live.sinks, sink)
+    def _listen(self, tokens: Sequence[str], sink: Sink) -> None:
+        for socket in {self._socket_of[token] for token in tokens if token in self._socket_of}:
+            socket.feed.listen(tokens, sink)
 
-    def _remove_sink(self, token: str, sink: Sink) -> None:
-        live = self.live(token)
-        if live is not None and sink in live.sinks:
-            sinks = list(live.sinks)
-            sinks.remove(sink)
-            live.sinks = tuple(sinks)
+    def _unlisten(self, tokens: Sequence[str], sink: Sink) -> None:
+        for socket in {self._socket_of[token] for token in tokens if token in self._socket_of}:
+            socket.feed.unlisten(tokens, sink)
 
     async def _first_books(self, tokens: list[str]) -> None:
         """Wait until all of these have a book on their current connection."""
@@ -134,15 +128,13 @@ class Subscriptions:
             return
         there: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-        def look(book: OrderBook) -> None:
-            if self._is_live(book.token_id):
-                missing.discard(book.token_id)
-                if not missing and not there.done():
-                    there.set_result(None)
+        def look(books: Sequence[OrderBook]) -> None:
+            missing.difference_update(book.token_id for book in books if self._is_live(book.token_id))
+            if not missing and not there.done():
+                there.set_result(None)
 
         watched = list(missing)
-        for token in watched:
-            self._add_sink(token, look)
+        self._listen(watched, look)
         self._waiting.add(there)
         try:
             async with self._clock.io_timeout(SUBSCRIBE_SECONDS):
@@ -156,8 +148,7 @@ class Subscriptions:
             ) from None
         finally:
             self._waiting.discard(there)
-            for token in watched:
-                self._remove_sink(token, look)
+            self._unlisten(watched, look)
 
     def _is_live(self, token: str) -> bool:
         live = self.live(token)
