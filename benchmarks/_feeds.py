@@ -20,6 +20,7 @@ from pmkit.exchanges.kalshi.book_feed import BookFeed as KalshiFeed
 from pmkit.exchanges.kalshi.messages import decode_frame
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.polymarket.book_feed import BookFeed as PolymarketFeed
+from pmkit.exchanges.polymarket.live_book import listen
 from pmkit.exchanges.polymarket.messages import decode
 from pmkit.streams import Policy, Subscription
 
@@ -89,7 +90,7 @@ def subscription(probe: Probe, clock: Clock) -> Subscription[OrderBook]:
 def follow_polymarket(feed: PolymarketFeed, traffic: Traffic, sink: Callable[[OrderBook], object]) -> None:
     for token in traffic.books:
         feed.add(token, "market", "UP")
-    feed.listen(traffic.books, sink)
+    listen(feed.books.values(), sink)
 
 
 def follow_kalshi(feed: KalshiFeed, traffic: Traffic, sink: Callable[[OrderBook], object]) -> None:

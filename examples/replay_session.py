@@ -26,6 +26,7 @@ from pmkit.exchanges.kalshi.messages import ORDERBOOK
 from pmkit.exchanges.kalshi.orderbook_ws import BookFeed as KalshiBooks
 from pmkit.exchanges.kalshi.orderbook_ws import KalshiSocket
 from pmkit.exchanges.kalshi.rest_messages import DepthAnswer
+from pmkit.exchanges.polymarket.live_book import listen
 from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.exchanges.polymarket.orderbook_ws import BookFeed as PolymarketBooks
 from pmkit.exchanges.polymarket.orderbook_ws import MarketSocket
@@ -299,7 +300,7 @@ async def replay_polymarket(recording, names):
                 slug, outcome = names.get(token, (f"{market[:12]}...", f"{token[:8]}..."))
                 feed.add(token, market, outcome.upper(), int(Decimal(tick or "0.01") * 10_000))
                 seen[token] = Seen(f"{slug} {outcome.upper()}", lambda token=token: compare(token))
-                feed.listen((token,), lambda books, look=seen[token].look: look(books[0]))
+                listen([feed.books[token]], lambda books, look=seen[token].look: look(books[0]))
         line = Line(replay, socket, socket.stats, clock)
         replay.on_read, replay.on_end = on_read, count_crossed
         try:

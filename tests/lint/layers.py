@@ -41,6 +41,7 @@ _WIRE = """
     exchanges.polymarket.order_plan exchanges.polymarket.answers exchanges.polymarket.states
     exchanges.polymarket.fields exchanges.polymarket.user_messages exchanges.polymarket.reference_messages
     exchanges.polymarket.book_feed exchanges.polymarket.live_book exchanges.polymarket.prints
+    exchanges.polymarket.recent
     exchanges.polymarket.resolution
     exchanges.polymarket.contracts exchanges.polymarket.calldata exchanges.polymarket.wallet_actions
     exchanges.polymarket.relayer_messages exchanges.polymarket.transactions

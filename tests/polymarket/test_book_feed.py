@@ -14,7 +14,7 @@ import pytest
 from pmkit.exchanges.numbers import price_ticks
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.polymarket.book_feed import BookFeed
-from pmkit.exchanges.polymarket.live_book import GRACE_NS, LATE_RUN, PARKED_LIMIT, touch_texts
+from pmkit.exchanges.polymarket.live_book import GRACE_NS, LATE_RUN, PARKED_LIMIT, listen, touch_texts, unlisten
 from pmkit.exchanges.polymarket.messages import RestBook
 from pmkit.exchanges.types import Side
 from tests.polymarket.frames import (
@@ -129,7 +129,7 @@ def test_sinks_see_both_books_of_a_message_after_all_of_it() -> None:
     def sink(changed: Sequence[OrderBook]) -> None:
         seen.extend((one.outcome, feed.books[UP].book.best_bid, feed.books[DOWN].book.best_ask) for one in changed)
 
-    feed.listen((UP, DOWN), sink)
+    listen(feed.books.values(), sink)
     changes = (change("0.5", "1", "BUY", "0.5", "0.52"), change("0.5", "1", "SELL", "0.48", "0.5", DOWN))
     feed.apply(raw(price_change(*changes)), ns())
     half = Decimal("0.5")
@@ -145,16 +145,16 @@ def test_sinks_get_the_books_of_a_message_together_and_only_what_they_asked_for(
 
     both, one, gone = sink_of("both"), sink_of("one"), sink_of("gone")
     for sink in (both, gone, both, gone):  # a sink may be there twice
-        feed.listen((UP, DOWN, "stranger"), sink)
+        listen(feed.books.values(), sink)
     changes = (change("0.5", "1", "BUY", "0.5", "0.52"), change("0.5", "1", "SELL", "0.48", "0.5", DOWN))
     frame = raw(price_change(*changes))
-    feed.unlisten((UP, DOWN, "stranger"), gone)
+    unlisten(feed.books.values(), gone)
     feed.apply(frame, ns())
     assert seen == [("both", ["UP", "DOWN"]), ("both", ["UP", "DOWN"]), ("gone", ["UP", "DOWN"])]
     seen.clear()
-    feed.unlisten((UP, DOWN), gone)
-    feed.unlisten((UP, DOWN), both)
-    feed.listen((DOWN,), one)
+    unlisten(feed.books.values(), gone)
+    unlisten(feed.books.values(), both)
+    listen([feed.books[DOWN]], one)
     feed.apply(frame, ns())
     assert seen == [("both", ["UP"]), ("both", ["DOWN"]), ("one", ["DOWN"])]
 
@@ -250,7 +250,7 @@ def test_a_book_that_is_removed_becomes_invalid_and_says_so() -> None:
     feed, _ = make_feed()
     up = feed.books[UP].book
     seen: list[str] = []
-    feed.listen((UP,), lambda books: seen.extend(book.reason for book in books))
+    listen([feed.books[UP]], lambda books: seen.extend(book.reason for book in books))
     feed.remove(UP)
     assert (up.valid, up.reason, seen) == (False, "not subscribed", ["not subscribed"])
 
@@ -588,7 +588,7 @@ def test_md_11_from_the_instant_of_loss_no_book_is_valid() -> None:
     feed, _ = make_feed()
     up = feed.books[UP].book
     seen: list[tuple[bool, str]] = []
-    feed.listen((UP,), lambda books: seen.extend((book.valid, book.reason) for book in books))
+    listen([feed.books[UP]], lambda books: seen.extend((book.valid, book.reason) for book in books))
     feed.disconnected("gone")
     assert seen == [(False, "disconnected: gone")]
     feed.apply(raw(price_change(change("0.50", "1", "BUY", "0.5", "0.52"))), ns())
@@ -684,7 +684,7 @@ def test_comparing_the_touch() -> None:
 def test_every_change_of_validity_reaches_the_sinks() -> None:
     feed, _ = make_feed()
     seen: list[tuple[bool, str]] = []
-    feed.listen((UP,), lambda books: seen.extend((book.valid, book.reason) for book in books))
+    listen([feed.books[UP]], lambda books: seen.extend((book.valid, book.reason) for book in books))
     feed.suspect("silent")
     feed.confirm()
     feed.apply(raw(price_change(change("0.52", "5", "BUY", "0.52", "0.52"))), ns(T0 + 1))

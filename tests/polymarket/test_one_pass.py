@@ -35,7 +35,7 @@ def type_first(content: Any) -> bytes:
 
 
 def state(feed: BookFeed) -> dict[str, Any]:
-    skipped = {"books", "last_error", "_recent", "unknown"}
+    skipped = {"books", "last_error", "recent", "unknown"}
     found = {n: v for n, v in vars(feed).items() if n not in skipped and not n.startswith("on_")}
     found["unknown"] = dict(feed.unknown)
     for token, live in feed.books.items():

@@ -128,12 +128,7 @@ class BookPair:
 
     def _read(self, levels: Levels) -> dict[int, int]:
         prices = self.prices
-        return {
-            prices[price]: units
-            if 0.0 <= size < 1e9 and (units := floor(size * SIZE_SCALE + 0.5)) / SIZE_SCALE == size
-            else size_units(size, SIZE_SCALE)
-            for price, size in levels
-        }
+        return {prices[price]: size_units(size, SIZE_SCALE) for price, size in levels}
 
     def holds(self, yes: Levels, no: Levels) -> bool:
         """Whether the books hold exactly these bids. Raises BookError for what cannot be a book."""

@@ -6,8 +6,8 @@ message that cannot be read makes the books invalid that it may have changed.
 
 from __future__ import annotations
 
-from collections import Counter, deque
-from collections.abc import Callable, Iterable
+from collections import Counter
+from collections.abc import Callable
 from math import floor
 from typing import Final
 
@@ -35,9 +35,9 @@ from pmkit.exchanges.polymarket.messages import (
     decode_price_change,
     inspect,
 )
+from pmkit.exchanges.polymarket.recent import Recent
 from pmkit.exchanges.polymarket.types import SIZE_SCALE, VENUE
 
-RECENT: Final = 128
 MAX_KINDS: Final = 64
 REMARK_CHARS: Final = 64
 _OF_ASSETS: Final = (RestBook, TickSizeChange, LastTradePrice)
@@ -73,8 +73,7 @@ class BookFeed:
         self.on_resolved: Callable[[str], object] | None = None
         self.on_unknown: Callable[[str], object] | None = None
         self._newest_ms = EARLIEST_MS
-        # Frames rather than events: an event is some twenty objects, which one that is let go leaves warm for the next.
-        self._recent: deque[PriceChange | bytes] = deque(maxlen=RECENT)
+        self.recent = Recent()
 
     # -- what is followed, on which connection --------------------------------------------------------------------
 
@@ -92,25 +91,6 @@ class BookFeed:
             live = self.books[token_id] = LiveBook(book, self)
         return live.book
 
-    def listen(self, tokens: Iterable[str], sink: Sink) -> None:
-        """Call `sink` with the books of these assets; see `LiveBook`. Those that nobody follows are passed over."""
-        shared: dict[tuple[Sink, ...], tuple[Sink, ...]] = {}
-        for token in tokens:
-            live = self.books.get(token)
-            if live is not None:
-                sinks = (*live.sinks, sink)
-                live.sinks = shared.setdefault(sinks, sinks)  # one object for all: told apart faster by `apply`
-
-    def unlisten(self, tokens: Iterable[str], sink: Sink) -> None:
-        """Take back one `listen`."""
-        shared: dict[tuple[Sink, ...], tuple[Sink, ...]] = {}
-        for token in tokens:
-            live = self.books.get(token)
-            if live is not None and sink in live.sinks:
-                at = live.sinks.index(sink)
-                sinks = live.sinks[:at] + live.sinks[at + 1 :]
-                live.sinks = shared.setdefault(sinks, sinks)
-
     def remove(self, token_id: str) -> None:
         """Follow an asset no more: its book becomes invalid and its sinks are told a last time."""
         live = self.books.pop(token_id, None)
@@ -124,7 +104,7 @@ class BookFeed:
         """A new connection: every book waits for its first snapshot on it."""
         self.generation = generation
         self._newest_ms = EARLIEST_MS
-        self._recent.clear()
+        self.recent.clear()
         self.change_ms = 0
         self._expire_all("no book yet on this connection")
 
@@ -209,7 +189,7 @@ class BookFeed:
         return 0
 
     def _price_change(self, event: PriceChange, kept: PriceChange | bytes, received_ns: int) -> int:
-        """`kept`: the event or its frame, for `newer_than`."""
+        """`kept`: the event or its frame, for `Recent`."""
         venue_ms, changes = event.timestamp, event.price_changes
         if venue_ms < self._newest_ms:
             changes = self._in_order(event, received_ns)
@@ -219,7 +199,7 @@ class BookFeed:
             self._unparsed("price_change", tuple(change.asset_id for change in changes), f"its stamp is {venue_ms}")
             return 0
         self.change_ms = venue_ms
-        self._recent.append(kept)
+        self.recent.append(kept)
         books = self.books
         touched: dict[LiveBook, Change] = {}
         skipped, parked, units, size = 0, 0, 0, 0.0
@@ -237,14 +217,12 @@ class BookFeed:
                         units = floor(shares * 1e6 + 0.5) if 0.0 <= shares < 1e8 else units_of(shares)
                         size = shares
                     if change.side == "SELL":
-                        levels = book.ask_units
-                        if units and tick in levels:
+                        if units and tick in (levels := book.ask_units):
                             levels[tick] = units  # what `set` would do: a level that stays moves no touch
                         else:
                             book.set_ask(tick, units)
                     else:
-                        levels = book.bid_units
-                        if units and tick in levels:
+                        if units and tick in (levels := book.bid_units):
                             levels[tick] = units
                         else:
                             book.set_bid(tick, units)
@@ -261,12 +239,8 @@ class BookFeed:
         for live, change in touched.items():
             book = live.book
             bid, ask = book.best_bid_tick, book.best_ask_tick
-            if (
-                live.bid_texts[bid] == change.best_bid
-                and live.ask_texts[ask] == change.best_ask
-                and book.valid
-                and (bid < ask or ask < 0)
-            ):
+            same = live.bid_texts[bid] == change.best_bid and live.ask_texts[ask] == change.best_ask
+            if same and book.valid and (bid < ask or ask < 0):
                 # The venue's touch, not crossed, and no doubt stands: what `_verify` would do, without the calls.
                 book.venue_ms = venue_ms
                 book.received_ns = received_ns
@@ -324,13 +298,6 @@ class BookFeed:
                 self.late += 1
                 live.take_late(change, event.timestamp, received_ns)
         return due
-
-    def newer_than(self, venue_ms: int) -> list[PriceChange] | None:
-        """The changes with a later stamp, in the order in which they came; None where some may be forgotten."""
-        recent = [decode_price_change(kept) if isinstance(kept, bytes) else kept for kept in self._recent]
-        if len(recent) == RECENT and recent[0].timestamp > venue_ms:
-            return None
-        return [event for event in recent if event.timestamp > venue_ms]
 
     # -- what books report ----------------------------------------------------------------------------------------
 

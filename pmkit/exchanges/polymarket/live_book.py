@@ -10,7 +10,7 @@ to its own stamp, and its stamp is that of its last change.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache
 from math import floor, gcd
 from typing import TYPE_CHECKING, Final
@@ -270,7 +270,7 @@ class LiveBook:
         elif event.timestamp < known_ms:
             # A late one: what is newer is put back on top, as far as it is remembered.
             self._feed.late += 1
-            newer = self._feed.newer_than(event.timestamp)
+            newer = self._feed.recent.newer_than(event.timestamp)
             if newer is None:
                 self.lose("a late book, and newer changes that are forgotten", known_ms)
                 return True
@@ -341,7 +341,7 @@ class LiveBook:
             return
         if venue_ms < self.snapshot_ms:
             return  # the book held it when it came
-        newer = self._feed.newer_than(venue_ms)
+        newer = self._feed.recent.newer_than(venue_ms)
         if newer is None:
             self.lose("a late change, and newer ones that are forgotten", self.book.venue_ms)
             return
@@ -365,3 +365,21 @@ class LiveBook:
                 if same_side and self.tick_of[other.price] == tick:
                     return True
         return False
+
+
+def listen(lives: Iterable[LiveBook], sink: Sink) -> None:
+    """Call `sink` with these books."""
+    shared: dict[tuple[Sink, ...], tuple[Sink, ...]] = {}
+    for live in lives:
+        sinks = (*live.sinks, sink)
+        live.sinks = shared.setdefault(sinks, sinks)  # one object for all: the feed sees at once that they agree
+
+
+def unlisten(lives: Iterable[LiveBook], sink: Sink) -> None:
+    """Take back one `listen`."""
+    shared: dict[tuple[Sink, ...], tuple[Sink, ...]] = {}
+    for live in lives:
+        if sink in live.sinks:
+            at = live.sinks.index(sink)
+            sinks = live.sinks[:at] + live.sinks[at + 1 :]
+            live.sinks = shared.setdefault(sinks, sinks)

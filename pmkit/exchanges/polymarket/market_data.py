@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,7 +16,7 @@ from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.polymarket.auth import HandshakeSigner
 from pmkit.exchanges.polymarket.book_feed import BookFeed
 from pmkit.exchanges.polymarket.catalogue import Catalogue
-from pmkit.exchanges.polymarket.live_book import LiveBook
+from pmkit.exchanges.polymarket.live_book import LiveBook, Sink
 from pmkit.exchanges.polymarket.market_watch import MarketWatch
 from pmkit.exchanges.polymarket.messages import LastTradePrice
 from pmkit.exchanges.polymarket.orderbook_ws import MarketSocket
@@ -271,10 +271,10 @@ class _Interest:
     def __init__(self, data: PolymarketMarketData, markets: Iterable[Market]) -> None:
         self._data = data
         self._held = False
-        self._sink: Callable[[OrderBook], object] | None = None
+        self._sink: Sink | None = None
         self.markets = list({market.market_id: _own(market) for market in markets}.values())
 
-    async def begin(self, subscription: Subscription[Any], sink: Callable[[OrderBook], object] | None) -> None:
+    async def begin(self, subscription: Subscription[Any], sink: Sink | None) -> None:
         """Returns with the first books. Where they do not come, closes the subscription and raises VenueUnavailable."""
         data = self._data
         data._open.append(subscription)

@@ -14,7 +14,7 @@ from typing import Final
 from pmkit.clock import Clock
 from pmkit.errors import VenueUnavailable
 from pmkit.exchanges.orderbook import OrderBook
-from pmkit.exchanges.polymarket.live_book import LiveBook, Sink
+from pmkit.exchanges.polymarket.live_book import LiveBook, Sink, listen, unlisten
 from pmkit.exchanges.polymarket.orderbook_ws import MarketSocket
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.websocket.deadlines import FIRST_SNAPSHOT
@@ -62,7 +62,7 @@ class Subscriptions:
                     self._socket_of[token] = socket
                     socket.feed.add(token, market.market_id, outcome, market.grid.unit)
             if sink is not None:
-                self._listen(market.token_ids, sink)
+                listen(self._lives(market.token_ids), sink)
         try:
             if fresh:
                 async with self._lock:  # what is being unsubscribed is sent first
@@ -85,7 +85,7 @@ class Subscriptions:
         gone: dict[MarketSocket, list[str]] = {}
         for market in markets:
             if sink is not None:
-                self._unlisten(market.token_ids, sink)
+                unlisten(self._lives(market.token_ids), sink)
             for token in market.token_ids:
                 self._refs[token] -= 1
                 if self._refs[token] <= 0:
@@ -113,13 +113,8 @@ class Subscriptions:
         self.sockets.append(socket)
         return socket
 
-    def _listen(self, tokens: Sequence[str], sink: Sink) -> None:
-        for socket in {self._socket_of[token] for token in tokens if token in self._socket_of}:
-            socket.feed.listen(tokens, sink)
-
-    def _unlisten(self, tokens: Sequence[str], sink: Sink) -> None:
-        for socket in {self._socket_of[token] for token in tokens if token in self._socket_of}:
-            socket.feed.unlisten(tokens, sink)
+    def _lives(self, tokens: Sequence[str]) -> list[LiveBook]:
+        return [live for token in tokens if (live := self.live(token)) is not None]
 
     async def _first_books(self, tokens: list[str]) -> None:
         """Wait until all of these have a book on their current connection."""
@@ -134,7 +129,7 @@ class Subscriptions:
                 there.set_result(None)
 
         watched = list(missing)
-        self._listen(watched, look)
+        listen(self._lives(watched), look)
         self._waiting.add(there)
         try:
             async with self._clock.io_timeout(SUBSCRIBE_SECONDS):
@@ -148,7 +143,7 @@ class Subscriptions:
             ) from None
         finally:
             self._waiting.discard(there)
-            self._unlisten(watched, look)
+            unlisten(self._lives(watched), look)
 
     def _is_live(self, token: str) -> bool:
         live = self.live(token)
