@@ -57,7 +57,7 @@ async def pmkit(address: str, traffic: Traffic, probe: Probe) -> None:
     logging.getLogger("pmkit").setLevel(logging.ERROR)
     event = await ended(probe)
     clock = SystemClock()
-    sink = subscription(probe, clock).publish
+    sink = subscription(probe, clock).publish_all
     venue_clock = VenueClock(clock)  # never measured: the stamps of the frames are old on purpose
 
     async def nothing(*_: object) -> Any:

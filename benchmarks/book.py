@@ -137,7 +137,10 @@ def run_pmkit(changes: list[Change], bests: list[tuple[int, int]] | None = None)
     book = new_book()
     start = time.perf_counter_ns()
     for side, tick, size in changes:
-        book.set(side, tick, size)
+        if side:
+            book.set_ask(tick, size)
+        else:
+            book.set_bid(tick, size)
         bid, ask = book.best_bid_tick, book.best_ask_tick
         if bests is not None:
             bests.append((bid, ask))
@@ -149,7 +152,10 @@ def run_pmkit_touch(changes: list[Change], bests: list[tuple[int, int]] | None =
     book = new_book()
     start = time.perf_counter_ns()
     for side, tick, size in changes:
-        book.set(side, tick, size)
+        if side:
+            book.set_ask(tick, size)
+        else:
+            book.set_bid(tick, size)
         book.touch(1, 2)
         bid, ask = book.best_bid_tick, book.best_ask_tick
         if bests is not None:

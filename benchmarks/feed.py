@@ -6,9 +6,9 @@ Without the socket every contender applies the same frames in a loop. With it, a
 framed, in writes of 64 KiB, and client and server are pinned to a core each where the system can do that. What is
 counted is CPU time (user and system) of the client process; wall time stands beside it.
 
-Before anything is timed, every contender tells its touches (best bid and ask after every frame, per book), and all must
-be equal to those of the naive feed. Where they are not the case fails, and the exit code is 1. Contenders that are not
-installed are printed as skipped. Use the ratios, not the times: they are medians of per-round ratios.
+Before anything is timed, every contender tells its touches (best bid, best ask and stamp after every frame, per book),
+and all must be equal to those of the naive feed. Where they are not the case fails, and the exit code is 1. Contenders
+that are not installed are printed as skipped. Use the ratios, not the times: they are medians of per-round ratios.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import _feeds, _server, _sockets
-from benchmarks._feeds import Probe, Recorder
+from benchmarks._feeds import Probe, Recorder, Touch
 from benchmarks.traffic import Traffic, cases
 
 NAIVE, CCXT, CCXT_PRO, NAUTILUS = "json+Decimal+dict", "orjson+ccxt book", "ccxt pro", "nautilus parts"
@@ -98,11 +98,11 @@ def missing(contender: str, traffic: Traffic) -> str:
     return f"not installed: {', '.join(absent)}" if absent else ""
 
 
-def checksum(touches: list[tuple[str, int, int]]) -> str:
+def checksum(touches: list[Touch]) -> str:
     return hashlib.sha256(json.dumps(touches).encode()).hexdigest()[:16]
 
 
-def compare(case: Case, name: str, expected: list[tuple[str, int, int]], touches: list[tuple[str, int, int]]) -> None:
+def compare(case: Case, name: str, expected: list[Touch], touches: list[Touch]) -> None:
     if touches == expected:
         return
     at = next((n for n, pair in enumerate(zip(expected, touches, strict=False)) if pair[0] != pair[1]), None)
@@ -144,7 +144,7 @@ def offline(traffic: Traffic, rounds: int) -> Case:
     return case
 
 
-def naive_touches(traffic: Traffic) -> list[tuple[str, int, int]]:
+def naive_touches(traffic: Traffic) -> list[Touch]:
     recorder = Recorder()
     _feeds.Naive(traffic, recorder).run(traffic.frames)
     return recorder.touches

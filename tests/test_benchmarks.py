@@ -20,7 +20,7 @@ MODELLED = [
 HAVE_CCXT = feed.version("ccxt") is not None and feed.version("orjson") is not None
 
 
-def touches(contender: Any, case: Traffic) -> list[tuple[str, int, int]]:
+def touches(contender: Any, case: Traffic) -> list[tuple[str, int, int, int]]:
     recorder = Recorder()
     contender(case, recorder).run(case.frames)
     return recorder.touches
@@ -32,7 +32,7 @@ def test_traffic_is_seeded_and_never_crossed(make: Any, kind: str) -> None:
     assert case.frames == make(1500, kind).frames
     assert case.frames != make(1500, kind, seed=2).frames
     seen = touches(Naive, case)
-    assert all(bid < ask for _, bid, ask in seen if bid >= 0 and ask >= 0)
+    assert all(bid < ask for _, bid, ask, _ in seen if bid >= 0 and ask >= 0)
     assert (kind == "thin") == any(-1 in touch for touch in seen)  # only thin books have empty sides
 
 
@@ -44,7 +44,7 @@ def test_the_polymarket_mix_has_the_modelled_mean() -> None:
 def test_pmkit_follows_the_traffic_without_any_doubt(make: Any, kind: str) -> None:
     case = make(1500, kind)
     seen = touches(Pmkit, case)
-    assert not [key for key, _, _ in seen if "invalid" in key]
+    assert not [key for key, *_ in seen if "invalid" in key]
     assert seen == touches(Naive, case)
 
 
@@ -55,7 +55,7 @@ def test_recorded_frames_repeat_without_a_seam(make: Any) -> None:
         pytest.skip("no recordings: set PMKIT_RECORDINGS")
     assert len(twice.frames) > len(once.frames) and not len(twice.frames) % len(once.frames)
     seen = touches(Pmkit, twice)
-    assert not [key for key, _, _ in seen if "invalid" in key]
+    assert not [key for key, *_ in seen if "invalid" in key]
     assert seen == touches(Naive, twice)
 
 
@@ -79,7 +79,7 @@ class _Wrong(Naive):
     def __init__(self, case: Traffic, probe: Probe) -> None:
         super().__init__(case, probe)
         quote, count = probe.quote, iter(range(1 << 30))
-        self.quote = lambda key, bid, ask: quote(key, bid, ask if next(count) != 100 else bid)
+        self.quote = lambda key, bid, ask, at: quote(key, bid, ask if next(count) != 100 else bid, at)
 
 
 @pytest.mark.parametrize(("name", "contender"), [("pmkit", _Forgetful), (feed.CCXT, _Wrong)])
@@ -112,8 +112,8 @@ def test_the_probe_counts_what_it_is_told() -> None:
     probe, ended = Probe(2), []
     probe.done = lambda: ended.append(True)
     probe.start()
-    probe.quote("a", 1, 2)
+    probe.quote("a", 1, 2, 3)
     assert not ended
-    probe.quote("a", 1, 2)
+    probe.quote("a", 1, 2, 3)
     assert ended and probe.wall_ns > 0
     assert _feeds._units("0.5125") == 5125

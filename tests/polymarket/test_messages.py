@@ -11,7 +11,7 @@ import msgspec
 import pytest
 
 from pmkit.exchanges.polymarket import messages
-from pmkit.exchanges.polymarket.messages import Book, DecodeFailure, PriceChange, decode, inspect
+from pmkit.exchanges.polymarket.messages import Book, DecodeFailure, TaggedPriceChange, decode, inspect
 from tests.polymarket.frames import DOWN, UP, book, change, price_change, raw, tick_change, trade
 
 
@@ -26,7 +26,7 @@ def test_one_event_and_an_array_of_events() -> None:
     assert [(level.price, level.size) for level in one.asks] == [("0.53", 60.0), ("0.52", 25.0)]
     both = decode(raw(book(), price_change(change("0.5", "3", "BUY", "0.5", "0.52"))))
     assert isinstance(both, list)
-    assert [type(event) for event in both] == [Book, PriceChange]
+    assert [type(event) for event in both] == [Book, TaggedPriceChange]
 
 
 @pytest.mark.parametrize(
