@@ -159,7 +159,8 @@ class CancelUnknown(PmkitError):
 
 class RedeemRefused(PmkitError):
     """A redeem that was not sent, or that the relayer proved not to have taken: nothing was redeemed, nothing is on its
-    way. `code` is stable and short (`no_gas`, `would_revert`, `wallet`, `relayer`, `relayer_busy`, `quota`, `blocked`).
+    way. `code` is stable and short (`no_gas`, `gas_price`, `would_revert`, `blocked`, `node`, `wallet`, `relayer`,
+    `relayer_busy`, `quota`).
     """
 
     def __init__(self, code: str, reason: str) -> None:

@@ -34,6 +34,7 @@ class SimSettings(msgspec.Struct, forbid_unknown_fields=True, frozen=True):
     ports: dict[str, int] = {}
     start: Annotated[datetime, msgspec.Meta(tz=True)] | None = None  # "2026-03-13T00:00:00Z"
     binance_days: tuple[str, ...] = ()
+    contracts: str | None = None
 
     @classmethod
     def read(cls, arguments: list[str]) -> SimSettings:
@@ -61,6 +62,7 @@ def make_venues(settings: SimSettings) -> LocalVenues:
         ports=settings.ports,
         start=settings.start,
         binance_days=settings.binance_days,
+        contracts=settings.contracts,
     )
 
 
@@ -68,6 +70,10 @@ def first_line(venues: LocalVenues) -> str:
     """The JSON line that tells a parent process everything."""
     key = {"id": venues.kalshi_key.id, "pem": venues.kalshi_key.pem}
     accounts = {str(kind): account.json() for kind, account in venues.polymarket_accounts.items()}
+    polymarket = venues.polymarket
+    if polymarket.chain is not None:
+        for account in polymarket.test_accounts.values():
+            accounts[str(account.signature_type)]["relayer_key"] = polymarket.chain.relayer.make_key(account.address)
     line = {
         "endpoints": venues.endpoints,
         "kalshi_key": key,

@@ -73,6 +73,7 @@ class LocalVenues:
     market time so that the first 15-minute boundary comes that soon; `clock` replaces both. `ports` gives fixed ports
     by the names in PORTS (0 or absent: any free one). `start` (aware) is where market time starts; `binance_days` are
     bulk files of real days that Binance serves as they are (`BinanceVenue.load_day`, a quarter of a second each).
+    `contracts` (tests/data/chain of the repository) puts Polymarket's chain and relayer beside them; needs py-evm.
     `steps_per_wall_second` is the pace of the background traders of each market. Raises ConfigError for a
     bad setting or a taken port.
     """
@@ -89,6 +90,7 @@ class LocalVenues:
         start: datetime | None = None,
         binance_days: Sequence[str | Path] = (),
         steps_per_wall_second: float = STEPS_PER_WALL_SECOND,
+        contracts: str | Path | None = None,
     ) -> None:
         ports = dict(ports or {})
         if unknown := sorted(set(ports) - set(PORTS)):
@@ -118,6 +120,7 @@ class LocalVenues:
             gamma_port=ports.get("polymarket_gamma", 0),
             data_port=ports.get("polymarket_data", 0),
             steps_per_wall_second=steps_per_wall_second,
+            contracts=None if contracts is None else Path(contracts),
         )
         self._endpoints: Endpoints | None = None
 

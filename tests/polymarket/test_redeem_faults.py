@@ -186,6 +186,15 @@ async def test_without_gas_money_nothing_is_sent_and_the_address_is_named(venue:
     assert (await user.redeem(condition, via=RedeemPath.RELAYER)).status is RedeemStatus.SUCCESS
 
 
+async def test_an_absurd_gas_price_is_not_paid(venue: ChainVenue) -> None:
+    user = venue.user(WalletType.EOA)
+    condition = user.won()
+    venue.machine.base_fee = 3_000 * GWEI
+    with pytest.raises(RedeemRefused, match="gwei") as error:
+        await user.redeem(condition)
+    assert error.value.code == "gas_price" and mined(venue, user) == 0
+
+
 # -- nonces -----------------------------------------------------------------------------------------------------------
 
 

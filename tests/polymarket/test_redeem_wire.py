@@ -17,6 +17,8 @@ from pmkit.exchanges.polymarket.auth import Signer
 from pmkit.exchanges.polymarket.calldata import Call
 from pmkit.exchanges.polymarket.contracts import CONDITIONAL_TOKENS, PROXY_FACTORY, ROUTER
 from pmkit.exchanges.polymarket.eip712 import checksum_address
+from pmkit.exchanges.polymarket.position_ids import outcome_indexes
+from pmkit.exchanges.polymarket.redeem_verdict import _batch_sum
 from pmkit.exchanges.polymarket.relayer_messages import BuilderKey, Refusal, RelayerKey, refusal_of
 from pmkit.exchanges.polymarket.transactions import GWEI, MIN_TIP, Fees, polygon_fees, sign_transaction
 from tests.vectors import __main__ as vectors
@@ -103,6 +105,25 @@ def test_transactions_are_those_of_eth_account(
     expected = Account.sign_transaction(fields, KEY)
     assert made.raw == expected.raw_transaction
     assert made.hash == expected.hash.to_0x_hex()
+
+
+def test_token_ids_follow_from_the_condition(recordings: Path) -> None:
+    """Real markets: the order of the outcomes on chain is that of the venue's lists."""
+    events = json.loads((recordings / "polymarket" / "gamma_events_btc_5m_resolved_2026-09-23.json").read_text())
+    markets = [market for event in events["data"] for market in event["markets"]]
+    assert markets
+    for market in markets:
+        tokens = tuple(json.loads(market["clobTokenIds"]))
+        assert outcome_indexes(market["conditionId"], tokens, False) == (0, 1)
+        assert outcome_indexes(market["conditionId"], tokens[::-1], False) == (1, 0)
+        assert outcome_indexes("0x" + "11" * 32, tokens, False) is None
+
+
+@given(st.binary(max_size=200), st.lists(numbers, max_size=3))
+@settings(max_examples=50)
+def test_events_that_are_no_batch_prove_nothing(data: bytes, ids: list[int]) -> None:
+    assert _batch_sum(data, tuple(ids)) >= 0
+    assert _batch_sum(eth_abi.encode(["uint256[]", "uint256[]"], [ids, [7] * len(ids)]), tuple(ids)) == 7 * len(ids)
 
 
 @pytest.mark.parametrize("text", ["", "0x", "0x" + "g" * 64, "0x" + "a" * 63, "a" * 64])

@@ -2,6 +2,7 @@
 
 Look (chain), send once, wait, read the balances again, report what is proven. A key's transactions go one at a time.
 Whatever happens in between, a second call is safe: the chain pays shares once, and each call looks before it sends.
+Before anything is sent errors are raised; afterwards no failed query hides what was sent: it becomes a result.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from decimal import Decimal
 from typing import Final
 
 from pmkit.clock import Clock, to_utc
-from pmkit.errors import ConfigError, PmkitError, RedeemRefused, VenueUnavailable
+from pmkit.errors import ConfigError, PmkitError, RedeemRefused
 from pmkit.exchanges.polymarket import calldata
 from pmkit.exchanges.polymarket import redeem_verdict as verdict
 from pmkit.exchanges.polymarket.auth import Signer
@@ -172,7 +173,7 @@ class Redeemer:
         while True:
             try:
                 return (await self.planner.state(plan, block))[0]
-            except VenueUnavailable as error:
+            except PmkitError as error:
                 _LOG.info("polymarket: %s", error)
             if self._clock.io_monotonic() >= end:
                 return None
@@ -245,7 +246,7 @@ class Redeemer:
             try:
                 if (receipt := await self._chain.receipt(transaction_hash)) is not None:
                     return receipt
-            except VenueUnavailable as error:
+            except PmkitError as error:
                 _LOG.warning("polymarket: %s", error)
             if self._clock.io_monotonic() >= end:
                 return None
@@ -260,7 +261,7 @@ class Redeemer:
                 seen = await self.planner.state(plan)
                 if seen[0] != plan.sizes:
                     return seen
-            except VenueUnavailable as error:
+            except PmkitError as error:
                 seen = None
                 _LOG.warning("polymarket: %s", error)
             if self._clock.io_monotonic() >= end:
@@ -288,6 +289,4 @@ def _pending(plan: Plan, flight: Flight, earlier: Sent = verdict.NOTHING) -> Red
 
 
 def _would_revert(plan: Plan, error: CallReverted) -> RedeemRefused:
-    return RedeemRefused(
-        "would_revert", f"{plan.market.label}: it would revert ({error.reason or 'without a reason'}); nothing was sent"
-    )
+    return RedeemRefused("would_revert", f"{plan.market.label}: it would revert ({error.reason or 'without a reason'})")

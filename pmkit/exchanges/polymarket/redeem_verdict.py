@@ -58,9 +58,13 @@ def effect_of(receipt: Receipt, plan: Plan) -> Effect:
 
 
 def _batch_sum(data: bytes, ids: tuple[int, ...]) -> int:
+    """What a batch moved of these ids. Data that is no batch moved nothing that could be proven."""
     words = [int.from_bytes(data[place : place + 32]) for place in range(0, len(data), 32)]
-    found, amounts = (words[at // 32 + 1 : at // 32 + 1 + words[at // 32]] for at in words[:2])
-    return sum(amount for one, amount in zip(found, amounts, strict=True) if one in ids)
+    try:
+        found, amounts = (words[at // 32 + 1 : at // 32 + 1 + words[at // 32]] for at in words[:2])
+    except (IndexError, ValueError):
+        return 0
+    return sum(amount for one, amount in zip(found, amounts, strict=False) if one in ids)
 
 
 def result(

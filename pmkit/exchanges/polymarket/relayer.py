@@ -14,8 +14,6 @@ from pmkit.clock import Clock
 from pmkit.endpoints import require_safe
 from pmkit.errors import (
     AuthError,
-    MarketNotFound,
-    NotSent,
     PmkitError,
     ProtocolChanged,
     RateLimited,
@@ -188,7 +186,7 @@ class Relayer:
         for _ in range(self._patience.relayer_polls):
             try:
                 found = await self.progress(relayer_id)
-            except (VenueUnavailable, NotSent, RateLimited, MarketNotFound) as error:
+            except PmkitError as error:  # it is on its way, whatever becomes of a question
                 _LOG.warning("polymarket: %s; still waiting for relayer action %s", error, relayer_id)
             else:
                 seen = found

@@ -17,13 +17,15 @@ from pmkit.clock import Clock
 from pmkit.errors import PmkitError, RedeemRefused, VenueUnavailable
 from pmkit.exchanges.polymarket.auth import Signer
 from pmkit.exchanges.polymarket.calldata import Call
-from pmkit.exchanges.polymarket.chain import Chain, NodeRefused
-from pmkit.exchanges.polymarket.transactions import Fees, Receipt, Transaction, sign_transaction
+from pmkit.exchanges.polymarket.chain import CallReverted, Chain, NodeRefused
+from pmkit.exchanges.polymarket.transactions import GWEI, Fees, Receipt, Transaction, sign_transaction
 
 _LOG = logging.getLogger("pmkit.polymarket")
 
 GAS_MARGIN: Final = (5, 4)
 """Estimates are raised by a quarter: the state changes until it is mined."""
+MAX_FEE: Final = 5_000 * GWEI
+"""What a unit of gas may cost at most, some 50 times the usual: a redeem is about 1.5 POL then. A node may be wrong."""
 _SIGN_TRIES: Final = 5
 _MINIMUM = re.compile(r"minimum needed (\d+)").search
 
@@ -114,6 +116,9 @@ class TransactionSender:
                 # It may have arrived: from here on it is looked for, and only these bytes are sent again.
                 _LOG.warning("polymarket: %s; %s is looked for", error, transaction.hash)
                 return flight
+            except CallReverted:
+                del self.flights[key]
+                raise
             except NodeRefused as error:
                 text = error.text.lower()
                 if "already known" in text:
@@ -141,6 +146,12 @@ class TransactionSender:
         return Fees(max_fee=max(market.max_fee, fees.max_fee) + tip - fees.tip, tip=tip)
 
     async def _check_funds(self, call: Call, gas: int, fees: Fees) -> None:
+        if fees.max_fee > MAX_FEE:
+            raise RedeemRefused(
+                "gas_price",
+                f"{self._chain.host} asks for {fees.max_fee // GWEI} gwei, more than {MAX_FEE // GWEI}: wait, or use "
+                "another node (POLYGON_RPC_URL)",
+            )
         need = gas * fees.max_fee + call.value
         have = await self._chain.balance(self._signer.address)
         if have < need:
@@ -178,7 +189,7 @@ class TransactionSender:
                     resend_at = now + patience.resend_after
                     if not await self._chain.knows(flight.attempts[-1].hash):
                         await self._again(flight.attempts[-1])
-            except VenueUnavailable as error:
+            except (VenueUnavailable, NodeRefused) as error:
                 _LOG.warning("polymarket: %s; still waiting for %s", error, flight.attempts[-1].hash)
             if clock.io_monotonic() >= end:
                 return flight
@@ -195,13 +206,16 @@ class TransactionSender:
         """The same bytes once more."""
         try:
             await self._chain.send(transaction)
-        except NodeRefused as error:
-            _LOG.info("polymarket: %s sent again: %s", transaction.hash, error.text)
+        except (NodeRefused, CallReverted) as error:
+            _LOG.info("polymarket: %s sent again: %s", transaction.hash, error)
 
     async def _replace(self, flight: Flight) -> None:
         """The same call at the same nonce, dearer. A refusal leaves the earlier ones as they are."""
         last = flight.attempts[-1]
         fees = last.fees.raised(await self._chain.fees())
+        if fees.max_fee > MAX_FEE:
+            _LOG.warning("polymarket: %s waits, and a dearer one would be above %d gwei", last.hash, MAX_FEE // GWEI)
+            return
         dearer = sign_transaction(self._signer, flight.call, nonce=flight.nonce, gas=last.gas, fees=fees)
         if await self._chain.balance(self._signer.address) < last.gas * fees.max_fee + flight.call.value:
             _LOG.warning("polymarket: %s waits, and there is no POL for a dearer one", last.hash)
@@ -210,5 +224,5 @@ class TransactionSender:
         try:
             await self._chain.send(dearer)
             _LOG.info("polymarket: %s replaced %s at nonce %d", dearer.hash, last.hash, flight.nonce)
-        except NodeRefused as error:
-            _LOG.info("polymarket: %s was not taken: %s", dearer.hash, error.text)
+        except (NodeRefused, CallReverted) as error:
+            _LOG.info("polymarket: %s was not taken: %s", dearer.hash, error)

@@ -9,7 +9,7 @@ collateral. The background traders are one account, HOUSE, that may owe.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from coincurve import PrivateKey
@@ -110,6 +110,7 @@ class Accounts:
         self._by_wallet: dict[str, Account] = {}
         self.house = Account(HOUSE, HOUSE, WalletType.EOA)
         self.ledger: list[Entry] = []
+        self.noted: list[Callable[[Entry], None]] = []
         self.fees = 0
         self.paid_in = 0
         self.collateral: dict[str, int] = defaultdict(int)
@@ -157,6 +158,8 @@ class Accounts:
 
     def _note(self, entry: Entry) -> None:
         self.ledger.append(entry)
+        for listener in self.noted:
+            listener(entry)
 
     def deposit(self, account: Account, cash: int) -> None:
         """Pay in, or with a negative amount out."""

@@ -1,13 +1,13 @@
 """Which Up/Down windows exist, their ids and the moments of their life (reference: polymarket-markets-and-redeem.md).
 
 Ids and moments are functions of the world's seed and the window alone. Condition and token ids have the form of real
-ones, but no chain stands behind them yet: they are hashes, not `getPositionId` of a condition.
+ones, but without a chain they are hashes, not `getPositionId` of a condition.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from zoneinfo import ZoneInfo
@@ -140,10 +140,14 @@ def make_window(world: World, series: Series, open_ms: int) -> Window:
 
 
 class Listings:
-    """All windows from a day back to a day ahead; older ones are forgotten, so that memory stays flat."""
+    """All windows from a day back to a day ahead; older ones are forgotten, so that memory stays flat.
 
-    def __init__(self, world: World) -> None:
+    `change` may give them other ids.
+    """
+
+    def __init__(self, world: World, change: Callable[[Window], Window] = lambda window: window) -> None:
         self.world = world
+        self._change = change
         self.series = tuple(Series(asset, interval) for asset in world.assets for interval in INTERVALS_MS)
         self._windows: dict[Series, deque[Window]] = {series: deque() for series in self.series}
         self._by: dict[str, Window] = {}
@@ -157,7 +161,7 @@ class Listings:
         for series in self.series:
             row = self._windows[series]
             for open_ms in windows(series.interval, start, until):
-                window = make_window(self.world, series, open_ms)
+                window = self._change(make_window(self.world, series, open_ms))
                 row.append(window)
                 came.append(window)
                 for key in (window.slug, window.condition_id, *window.tokens, _market(window), _event(window)):
@@ -192,7 +196,7 @@ class Listings:
             index = (open_ms - row[0].open_ms) // series.length_ms
             if 0 <= index < len(row):
                 return row[index]
-        return make_window(self.world, series, open_ms)
+        return self._change(make_window(self.world, series, open_ms))
 
     def published(self, now_ms: int) -> Iterator[Window]:
         """All windows that Gamma shows at a moment, series by series, oldest first."""

@@ -36,7 +36,7 @@ from pmkit.sim.polymarket.on_chain import (
 )
 from pmkit.sim.polymarket.signatures import address_bytes, address_of
 from pmkit.sim.polymarket.wallets import WalletType, deposit_of, wallet_of
-from pmkit.sim.server import Refused, Server, answer
+from pmkit.sim.server import Handler, Refused, Server, answer
 
 RELAY = "0x7db63fe6D62EB73fb01f8009416F4C2BB4fBda6A"
 STAMP_SECONDS = 300
@@ -71,10 +71,19 @@ class BuilderCredentials:
 
 
 class Relayer:
-    """Routes under a prefix. Every look at an action moves it one state on. `quota` counts builder submissions down."""
+    """Routes under a prefix, each wrapped by `around`. Every look at an action moves it one state on.
+
+    `quota` counts builder submissions down.
+    """
 
     def __init__(
-        self, server: Server, chain: PolymarketChain, clock: Clock, faults: Faults, prefix: str = "/relayer"
+        self,
+        server: Server,
+        chain: PolymarketChain,
+        clock: Clock,
+        faults: Faults,
+        prefix: str = "/relayer",
+        around: Callable[[Handler], Handler] = lambda handler: handler,
     ) -> None:
         self.chain = chain
         self.actions: dict[str, Action] = {}
@@ -89,11 +98,11 @@ class Relayer:
         self._entropy = Entropy("relayer ids")
         self._account: Any = Account.from_key(keccak(b"the local relayer"))
         chain.machine.fund(address_bytes(self._account.address), 10**6 * POL)
-        server.get(prefix + "/deployed", self._deployed)
-        server.get(prefix + "/relay-payload", self._relay_payload)
-        server.get(prefix + "/v1/account/transactions/params", self._params)
-        server.get(prefix + "/v1/account/transactions/{id}", self._progress)
-        server.post(prefix + "/submit", self._submit)
+        server.get(prefix + "/deployed", around(self._deployed))
+        server.get(prefix + "/relay-payload", around(self._relay_payload))
+        server.get(prefix + "/v1/account/transactions/params", around(self._params))
+        server.get(prefix + "/v1/account/transactions/{id}", around(self._progress))
+        server.post(prefix + "/submit", around(self._submit))
 
     # ---- keys
 

@@ -6,15 +6,19 @@ import heapq
 from collections.abc import Iterable
 from enum import IntEnum
 from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from pmkit.clock import Clock, Entropy
 from pmkit.endpoints import PolymarketEndpoints
+from pmkit.errors import ConfigError
 from pmkit.sim.polymarket.account_rest import AccountRoutes
 from pmkit.sim.polymarket.accounts import Accounts, TestAccount
 from pmkit.sim.polymarket.auth import ApiKeys, AuthRoutes
 from pmkit.sim.polymarket.book import COARSE_TICK, BookTruth, TokenBook
+from pmkit.sim.polymarket.ctf_ids import on_chain
 from pmkit.sim.polymarket.data import DataRoutes
 from pmkit.sim.polymarket.data_query import data_error_body
 from pmkit.sim.polymarket.data_tokens import TokenRoutes
@@ -37,6 +41,9 @@ from pmkit.sim.server import Refused, Venue, answer
 from pmkit.sim.traders import STEPS_PER_WALL_SECOND
 from pmkit.sim.world import INTERVALS_MS, World
 
+if TYPE_CHECKING:
+    from pmkit.sim.polymarket.chain_ledger import ChainLedger
+
 LONGEST_SLEEP_SECONDS = float(min(INTERVALS_MS.values()) / 1000)
 
 
@@ -56,7 +63,8 @@ class PolymarketVenue(Venue):
     Only the current and the next window of each series may hold an engine, and only once somebody asked for them; an
     order on a later one starts it, too. For tests: `accounts` (the truth: balances and ledger), `desk` (orders, taker
     delay), `trades`, `modes` (restarts), `answers` (lost and late answers), `user` (its silence), `limits`,
-    `reads` and `data_rows` (how late they are), `prices`.
+    `reads` and `data_rows` (how late they are), `prices`. With `contracts`, a directory of bytecode (tests/data/chain),
+    a chain and a relayer are there as well (`chain`): windows have the ids that the chain gives them.
     """
 
     def __init__(
@@ -68,12 +76,13 @@ class PolymarketVenue(Venue):
         gamma_port: int = 0,
         data_port: int = 0,
         steps_per_wall_second: float = STEPS_PER_WALL_SECOND,
+        contracts: Path | None = None,
     ) -> None:
         super().__init__("polymarket", clock)
         self.world = world
         self.gamma_cache_seconds = 0.0
         self.steps_per_wall_second = steps_per_wall_second
-        self.listings = Listings(world)
+        self.listings = Listings(world) if contracts is None else Listings(world, on_chain)
         self.live: dict[str, LiveMarket] = {}
         self.rows = GammaRows(world, self.live)
         self.channel = MarketChannel(self._snapshot, self._subscribed)
@@ -83,6 +92,7 @@ class PolymarketVenue(Venue):
         entropy = Entropy(f"{world.seed} polymarket orders")
         self.keys = ApiKeys(world, clock)
         self.accounts = Accounts(world, self.keys)
+        self.chain = None if contracts is None else self._chain(contracts)
         self.trades = TradeBook(clock, entropy, self.accounts, self.faults, self.spawn)
         self.desk = Desk(self, clock, self.accounts, self.trades, self.faults, self.spawn)
         self.user = UserChannel(self.keys, clock, self.faults)
@@ -108,9 +118,19 @@ class PolymarketVenue(Venue):
         TokenRoutes(self.data, self.listings, self.rows, clock)
         self.prices = PriceChannel(world, clock, self.keys, self.faults)
         self.data.socket("/ws", self.prices.make_session)
-        self.data.get("/relayer/deployed", self._deployed)
+        if self.chain is None:
+            self.data.get("/relayer/deployed", self._deployed)
         self.data.any("/{rest:.*}", self._not_built)
         self._events: list[tuple[int, int, str, Window | None]] = []
+
+    def _chain(self, contracts: Path) -> ChainLedger:
+        try:
+            from pmkit.sim.polymarket.chain_ledger import ChainLedger
+        except ModuleNotFoundError as error:
+            if error.name != "eth":
+                raise
+            raise ConfigError("the local chain needs py-evm: pip install 'py-evm>=0.12.1b1,<0.13'") from error
+        return ChainLedger(self, contracts)
 
     # ---- life
 
