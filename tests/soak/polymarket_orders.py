@@ -145,13 +145,13 @@ class PolymarketSide:
                 known.state = _STATES.get(trade.state, "PENDING")
 
 
-async def run(seed: int, intents: int, notes: Path) -> list[str]:
+async def run(seed: int, intents: int, notes: Path, kills: int = 0) -> list[str]:
     """One soak; what is wrong."""
     began = time.time()
     async with LocalVenues(seed=seed, factor=FACTOR, assets=("BTC",), first_boundary_wall_seconds=40) as venues:
         account = venues.polymarket_accounts[seed % 4]
         side = PolymarketSide(venues, account)
-        lives, at_fills = await soak(venues, side, seed=seed, intents=intents, notes=notes)
+        lives, at_fills = await soak(venues, side, seed=seed, intents=intents, notes=notes, kills=kills)
         wrong = report(side, lives, at_fills, began)
         return wrong + [f"the venue itself failed: {failure}" for failure in venues.polymarket.clob.failures]
 

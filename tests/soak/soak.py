@@ -49,8 +49,13 @@ class Side(Protocol):
         """Nothing goes wrong any more."""
 
 
-async def soak(venues: LocalVenues, side: Side, *, seed: int, intents: int, notes: Path) -> tuple[list[Life], int]:
-    """The lives of the trading process, and how many of them were killed at a fill."""
+async def soak(
+    venues: LocalVenues, side: Side, *, seed: int, intents: int, notes: Path, kills: int = 0
+) -> tuple[list[Life], int]:
+    """The lives of the trading process, and how many of them were killed at a fill.
+
+    With `kills` the first so many lives are short, have no end of intents and are killed for sure.
+    """
     pick = random.Random(seed)
     reader = Reader(notes)
     lives: list[Life] = []
@@ -67,12 +72,16 @@ async def soak(venues: LocalVenues, side: Side, *, seed: int, intents: int, note
             notes=str(notes),
             seed=seed,
             life=life.number,
-            intents=max(0, left),
+            intents=max(10, left) if life.number > kills else sys.maxsize,
             unknown=_unknown(reader),
         )
         process = _start(setup)
         try:
-            at_fills += await _live(process, side, life, reader, pick)
+            lasts = pick.choice([pick.uniform(0, 2), pick.uniform(2, 6), pick.uniform(6, 15)])
+            at_start = pick.random() < 0.15
+            if life.number <= kills:
+                lasts, at_start = pick.uniform(0.3, 1), False
+            at_fills += await _live(process, side, life, reader, pick, lasts=lasts, at_start=at_start)
         finally:
             process.kill()
             process.wait()
@@ -97,11 +106,20 @@ def _unknown(reader: Reader) -> tuple[Intent, ...]:
     return tuple(msgspec.convert(one, Intent) for one in found.values())
 
 
-async def _live(process: subprocess.Popen[bytes], side: Side, life: Life, reader: Reader, pick: random.Random) -> bool:
-    """Let one process live until it ends or is killed. Whether it was killed at a fill."""
-    # Wall seconds after it was ready; now and then in the middle of its start.
-    lasts = pick.choice([pick.uniform(0, 2), pick.uniform(2, 6), pick.uniform(6, 15)])
-    kill_at = life.started + pick.uniform(0.3, 2) if pick.random() < 0.15 else math.inf
+async def _live(
+    process: subprocess.Popen[bytes],
+    side: Side,
+    life: Life,
+    reader: Reader,
+    pick: random.Random,
+    *,
+    lasts: float,
+    at_start: bool,
+) -> bool:
+    """Let one process live until it ends or is killed, `lasts` wall seconds after it was ready, or in the middle of its
+    start. Whether it was killed at a fill.
+    """
+    kill_at = life.started + pick.uniform(0.3, 2) if at_start else math.inf
     at_fill = pick.random() < 0.4
     trouble_at = 0.0
     calm = False

@@ -100,13 +100,15 @@ class Trader:
         await again(lambda: self.exchange.subscribe_fills(self.on_fill))
         await again(lambda: self.exchange.subscribe_orders(self.on_order))
         self.notes.add("ready")
-        self.spawn(self.watch())
-        following = asyncio.create_task(self.follow())
+        beside = [asyncio.create_task(self.watch()), asyncio.create_task(self.follow())]
         await asyncio.gather(*(self.work() for _ in range(self.setup.workers)))
         self.notes.add("calm")
         await self.finish()
-        following.cancel()
-        await asyncio.gather(following, return_exceptions=True)
+        for task in beside:
+            task.cancel()
+        for error in await asyncio.gather(*beside, return_exceptions=True):
+            if isinstance(error, Exception):
+                self.notes.add("failed", error=f"{type(error).__name__}: {error}")
         self.notes.add("done")
 
     async def follow(self) -> None:
