@@ -10,6 +10,7 @@ the length of the script. Times are wall seconds; in virtual time and at clock f
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from types import TracebackType
@@ -22,8 +23,14 @@ from pmkit.errors import ConfigError
 from pmkit.sim.proxy import Proxies
 from pmkit.sim.venues import LocalVenues
 
+_log = logging.getLogger("pmkit.sim")
+
 VENUES = ("polymarket", "kalshi", "binance")
 HTML = "<html><body><h1>Bad gateway</h1></body></html>"
+
+UNTIL_TOLD = 1e6
+"""Market seconds. A silence ends in the same moment as the connections: were it to end on a standing one, some messages
+in the middle of it would be lost, which TCP does not do."""
 
 Parameters = dict[str, float | int | str]
 
@@ -114,8 +121,9 @@ def _all_venues() -> None:
             # What a silent venue does not say never comes: no feed without sequence numbers could know that it missed
             # something, so the silence ends as real ones do, with the connection.
             faults = getattr(stage.venues, venue).faults
-            faults.silence(float(given["seconds"]) * stage.clock.factor + 1.0)
+            faults.silence(UNTIL_TOLD)
             await stage.wait(given)
+            faults.silence(0.0)
             faults.drop_connections()
 
         async def delay(stage: Stage, given: Parameters, venue: str = venue) -> None:
@@ -185,8 +193,9 @@ def pm_answer_late(stage: Stage, given: Parameters) -> None:
 @_fault("polymarket", _seconds(5, 60), 3)
 async def pm_user_silence(stage: Stage, given: Parameters) -> None:
     """Own orders and fills are not told, then the connections end: what was missed can only be read."""
-    stage.venues.polymarket.user.silence(float(given["seconds"]) * stage.clock.factor + 1.0)
+    stage.venues.polymarket.user.silence(UNTIL_TOLD)
     await stage.wait(given)
+    stage.venues.polymarket.user.silence(0.0)
     stage.venues.polymarket.faults.drop_connections()
 
 
@@ -244,8 +253,9 @@ def kalshi_answer_late(stage: Stage, given: Parameters) -> None:
 @_fault("kalshi", _seconds(5, 60), 3)
 async def kalshi_user_silence(stage: Stage, given: Parameters) -> None:
     """As on Polymarket."""
-    stage.venues.kalshi.user_feed.silence(float(given["seconds"]) * stage.clock.factor + 1.0)
+    stage.venues.kalshi.user_feed.silence(UNTIL_TOLD)
     await stage.wait(given)
+    stage.venues.kalshi.user_feed.silence(0.0)
     stage.venues.kalshi.faults.drop_connections()
 
 
@@ -445,6 +455,7 @@ class FaultScript:
                 await self._clock.io_sleep(wait)
             self.now = step
             self.counts[step.fault] += 1
+            _log.info("fault %s %s", step.fault, dict(step.parameters))
             self._last = self._clock.io_monotonic()
             lasting = KINDS[step.fault].apply(self._stage, step.parameters)
             if lasting is not None:

@@ -137,9 +137,9 @@ class Watch:
                 for one, two in itertools.pairwise(last):
                     if two.timestamp - one.timestamp == step_of(feed):
                         continue
-                    if any(
-                        hole.first_ms <= one.timestamp + step_of(feed) <= hole.last_ms for hole in feed.gaps(symbol)
-                    ):
+                    due = one.timestamp + step_of(feed)
+                    holes = [hole for hole in feed.gaps(symbol) if hole.first_ms <= due <= hole.last_ms]
+                    if any(hole.reason.startswith("not read") for hole in holes):
                         self.counts["candle holes reported"] += 1  # REST did not answer, and the feed says so
                     else:
                         self.violated("a candle is missing or twice", f"{symbol} after {one.timestamp}")
@@ -283,6 +283,10 @@ class Watch:
         balance, spendable = await exchange.get_balance(), truth.spendable(venue)
         if abs(balance - spendable) > Decimal("0.01"):
             self.violated("the balance differs from the venue's", f"{venue} {balance} {spendable}")
+        for market in self.bot.markets.values():
+            if isinstance(market, Market) and market.venue == venue and self.bot.seconds_remaining(market) > 20:
+                await self.bot.take(market)
+        await self.clock.io_sleep(5.0)
         positions = await exchange.get_positions()
         for market in self.bot.markets.values():
             if isinstance(market, Market) and market.venue == venue:
@@ -293,6 +297,21 @@ class Watch:
                 }
                 if told != (held := truth.positions(venue, market.market_id)):
                     self.violated("positions differ from the venue's", f"{venue} {told} {held}")
+
+    async def last_orders(self) -> None:
+        """An order on each venue is accepted, and the stream tells of it. They rest when the bot is stopped."""
+        resting: list[Attempt] = []
+        for market in self.bot.markets.values():
+            if isinstance(market, Market) and self.bot.seconds_remaining(market) > 20 * self.clock.factor**0.5:
+                resting.append(await self.bot.rest(market))
+        await self.clock.io_sleep(2.0)
+        told = {status.order_id for status in self.bot.said.orders}
+        for attempt in resting:
+            self.counts["last orders"] += 1
+            if attempt.result != "accepted":
+                self.violated("an order was not accepted in the calm phase", f"{attempt.venue} {attempt.error}")
+            elif attempt.order_id not in told:
+                self.violated("the stream did not tell of an order in the calm phase", attempt.venue)
 
     def fills_equal(self) -> None:
         """Each fill of the venue was delivered, in its last state, and nothing else was."""
@@ -338,9 +357,13 @@ class Watch:
         """After the end: nothing runs, nothing stands at the venue that was not reported."""
         if left := [task.get_name() for task in asyncio.all_tasks() - tasks_before]:
             self.violated("tasks are left", sorted(left)[:5])
+        reported = "".join(
+            line for line in warnings.splitlines() if "may still be open" in line or "is unknown" in line
+        )
         for venue in self.bot.exchanges:
             for order in self.truth.orders(venue) if self.live else ():
-                if order.open and order.order_id not in warnings and order.client_order_id not in (warnings or "-"):
+                names = [name for name in (order.order_id, order.client_order_id) if name]
+                if order.open and not any(name in reported for name in names):
                     self.violated("an orphan order after the end", f"{venue} {order.order_id}")
 
     def files(self, directory: Path, secrets: list[str], output: str) -> None:

@@ -321,10 +321,13 @@ def states_go_backwards():
 def positions_are_what_the_data_api_says():
     """Read after write: a position is believed that is minutes old."""
 
-    async def recent(self, now_ms):
-        return []
+    from pmkit.exchanges.polymarket import account
 
-    with replaced((PolymarketAccount, "_recent", recent)):
+    async def positions(self):
+        rows = await self._rows((await self._login.ready()).maker)
+        return [account._position(row, self._catalogue.now_ms()) for row in rows.values()]
+
+    with replaced((PolymarketAccount, "positions", positions)):
         yield
 
 

@@ -78,16 +78,16 @@ class Scenario:
         offset = entropy.uniform(-2.0, 2.0) if entropy.random() < 0.3 else 0.0
         quarter = entropy.randint(0, 40)
         if virtual:
-            faults, calm, factor = 420.0, CALM_SECONDS, 1.0
+            faults, calm, factor = 340.0, CALM_SECONDS, 1.0
             # Every third boundary lies in the calm phase, where more is asked of it.
             lead = entropy.uniform(60, 240) if entropy.random() < 0.67 else faults + entropy.uniform(80, 95)
             faults = hours * 3600 or faults
             every = entropy.uniform(8, 30)
         else:
             # A window of 30 s.
-            lead, faults, calm, factor = entropy.uniform(5, 9), 14.0, REAL_CALM_SECONDS, 30.0
+            lead, faults, calm, factor = entropy.uniform(5, 9), 16.0, REAL_CALM_SECONDS, 30.0
             faults = hours * 3600 / factor or faults
-            every = entropy.uniform(1.5, 4)
+            every = entropy.uniform(0.8, 2.5)
         return cls(
             seed, virtual, venues, live, candles, proxied, factor, lead, faults, every, calm, latency, offset,
             FIRST_QUARTER_MS + quarter * 900_000,
@@ -331,6 +331,8 @@ class _Session:
             await clock.io_sleep(SETTLE_SECONDS if scenario.virtual else 3.0)
             watch.fills_equal() if scenario.live else None
             watch.ledger_equal() if scenario.live else None
+            if scenario.live:
+                await watch.last_orders()
         finally:
             if watcher is not None:
                 watcher.cancel()

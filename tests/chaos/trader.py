@@ -101,7 +101,7 @@ class Trader(BaseBot):
                 await self.replace(market)
             elif chance < 0.29:
                 await self.batch(market)
-            elif chance < 0.33:
+            elif chance < 0.35:
                 await self.ask(key[0])
 
     async def _on_rollover(self, asset, old, new) -> None:
@@ -263,7 +263,13 @@ class Trader(BaseBot):
     async def ask(self, venue: str) -> None:
         exchange = self.exchanges[venue]
         self.said.queries += 1
-        questions = (self.list_orders, exchange.get_positions, exchange.get_balance, exchange.get_trade_history)
+        questions = (
+            self.list_orders,
+            self.list_orders,
+            exchange.get_positions,
+            exchange.get_balance,
+            exchange.get_trade_history,
+        )
         question = self.entropy.choice(questions)
         try:
             await (question(venue) if question == self.list_orders else question())
@@ -275,3 +281,32 @@ class Trader(BaseBot):
         found = await self.exchanges[venue].get_open_orders()
         answered = frozenset(status.order_id for status in found)
         self.said.listings.append((venue, begun, self.clock.now_ms(), answered))
+
+    async def rest(self, market: Market) -> Attempt:
+        """A bid far below the market: the order that shows that orders work, and that must not be left behind."""
+        order = Order(
+            market_id=market.market_id,
+            outcome=market.outcomes[0],
+            side=Side.BUY,
+            price=market.ceil_price(Decimal("0.01")),
+            size=Decimal(5),
+            client_order_id=self.clock.entropy.uuid4(),
+        )
+        await self.send(market, order)
+        return self.said.attempts[-1]
+
+    async def take(self, market: Market) -> None:
+        """Buy a little of what there is: positions must show it at once."""
+        ask = self.book(market, market.outcomes[0]).best_ask
+        if ask is None or ask > Decimal("0.95"):
+            return
+        order = Order(
+            market_id=market.market_id,
+            outcome=market.outcomes[0],
+            side=Side.BUY,
+            price=market.floor_price(ask + Decimal("0.02")),
+            size=Decimal(7),
+            time_in_force=TimeInForce.IOC,
+            client_order_id=self.clock.entropy.uuid4(),
+        )
+        await self.send(market, order)

@@ -86,22 +86,52 @@ def books(count: int, seed: int) -> Counter[str]:
 
 def _user_frames() -> list[bytes]:
     fill = {
-        "trade_id": "d91bc706-ee49-470d-82d8-11418bda6fed", "order_id": "ee587a1c-8b87-4dcf-b721-9f6f790619fa",
-        "client_order_id": "mine", "market_ticker": T, "exchange_index": 2, "is_taker": True, "outcome_side": "yes",
-        "book_side": "bid", "yes_price_dollars": "0.750", "count_fp": "278.00", "fee_cost": "3.648750",
-        "post_position_fp": "500.00", "subaccount": 0, "ts": 1795176001, "ts_ms": 1795176001000,
+        "trade_id": "d91bc706-ee49-470d-82d8-11418bda6fed",
+        "order_id": "ee587a1c-8b87-4dcf-b721-9f6f790619fa",
+        "client_order_id": "mine",
+        "market_ticker": T,
+        "exchange_index": 2,
+        "is_taker": True,
+        "outcome_side": "yes",
+        "book_side": "bid",
+        "yes_price_dollars": "0.750",
+        "count_fp": "278.00",
+        "fee_cost": "3.648750",
+        "post_position_fp": "500.00",
+        "subaccount": 0,
+        "ts": 1795176001,
+        "ts_ms": 1795176001000,
     }
     order = {
-        "order_id": "ee587a1c-8b87-4dcf-b721-9f6f790619fa", "client_order_id": "mine", "ticker": T, "exchange_index": 2,
-        "status": "resting", "outcome_side": "yes", "book_side": "bid", "yes_price_dollars": "0.3500",
-        "initial_count_fp": "500.00", "fill_count_fp": "278.00", "remaining_count_fp": "222.00",
-        "taker_fill_cost_dollars": "208.5000", "maker_fill_cost_dollars": "0.0000", "taker_fees_dollars": "3.6488",
-        "maker_fees_dollars": "0.0000", "created_ts_ms": 1795176000000, "last_updated_ts_ms": 1795176001000,
-        "expiration_ts_ms": 1795179600000, "subaccount_number": 0, "last_update_reason": "Trade",
+        "order_id": "ee587a1c-8b87-4dcf-b721-9f6f790619fa",
+        "client_order_id": "mine",
+        "ticker": T,
+        "exchange_index": 2,
+        "status": "resting",
+        "outcome_side": "yes",
+        "book_side": "bid",
+        "yes_price_dollars": "0.3500",
+        "initial_count_fp": "500.00",
+        "fill_count_fp": "278.00",
+        "remaining_count_fp": "222.00",
+        "taker_fill_cost_dollars": "208.5000",
+        "maker_fill_cost_dollars": "0.0000",
+        "taker_fees_dollars": "3.6488",
+        "maker_fees_dollars": "0.0000",
+        "created_ts_ms": 1795176000000,
+        "last_updated_ts_ms": 1795176001000,
+        "expiration_ts_ms": 1795179600000,
+        "subaccount_number": 0,
+        "last_update_reason": "Trade",
     }
     position = {
-        "market_ticker": T, "position_fp": "100.00", "position_cost_dollars": "50.0000",
-        "realized_pnl_dollars": "10.0000", "fees_paid_dollars": "1.0000", "volume_fp": "15.00", "subaccount": 0,
+        "market_ticker": T,
+        "position_fp": "100.00",
+        "position_cost_dollars": "50.0000",
+        "realized_pnl_dollars": "10.0000",
+        "fees_paid_dollars": "1.0000",
+        "volume_fp": "15.00",
+        "subaccount": 0,
     }
     return [
         encode({"type": "subscribed", "id": 1, "msg": {"channel": "fill", "sid": 1}}),
@@ -163,14 +193,22 @@ async def index(count: int, seed: int) -> Counter[str]:
         return None
 
     prices = IndexPrices(
-        Endpoints.real().kalshi.ws, clock, signer, exchange.venue_clock, compression=False, current=none,
+        Endpoints.real().kalshi.ws,
+        clock,
+        signer,
+        exchange.venue_clock,
+        compression=False,
+        current=none,
         measure=measure,
     )
     prices._names["BRTI"], prices._assets["BTC"] = "BTC", _Asset()
     data = json.dumps({"type": "value", "id": "BRTI", "time": NOW_MS, "value": "68000.12"})
     average = {"value": "68000.12000000", "window_size": 3, "window_start_ts_ms": 1, "window_end_ts_exclusive": 2}
     message = {
-        "index_id": "BRTI", "received_at": NOW_MS, "data": data, "avg_60s_data": average,
+        "index_id": "BRTI",
+        "received_at": NOW_MS,
+        "data": data,
+        "avg_60s_data": average,
         "last_60s_windowed_average_15min": average,
     }
     frame = encode({"type": INDEX, "sid": 1, "seq": 42, "msg": message})
@@ -195,12 +233,23 @@ async def index(count: int, seed: int) -> Counter[str]:
 # -- bodies -----------------------------------------------------------------------------------------------------------
 
 _SENT = CreateOrder(
-    ticker=T, side=BookSide.BID, count="10.00", price="0.5600", time_in_force="good_till_canceled",
-    self_trade_prevention_type=SelfTrade.TAKER_AT_CROSS, client_order_id="8c35ecb3", exchange_index=2,
+    ticker=T,
+    side=BookSide.BID,
+    count="10.00",
+    price="0.5600",
+    time_in_force="good_till_canceled",
+    self_trade_prevention_type=SelfTrade.TAKER_AT_CROSS,
+    client_order_id="8c35ecb3",
+    exchange_index=2,
 )
 _CREATED = {
-    "order_id": "3b23c1c7", "client_order_id": "8c35ecb3", "fill_count": "4.00", "remaining_count": "6.00",
-    "average_fill_price": "0.5600", "average_fee_paid": "0.0172", "ts_ms": 1795185600123,
+    "order_id": "3b23c1c7",
+    "client_order_id": "8c35ecb3",
+    "fill_count": "4.00",
+    "remaining_count": "6.00",
+    "average_fill_price": "0.5600",
+    "average_fee_paid": "0.0172",
+    "ts_ms": 1795185600123,
 }
 _CANCELLED = {"order_id": "3b23c1c7", "client_order_id": "8c35ecb3", "reduced_by": "6.00", "ts_ms": 1795185600123}
 _ERROR = {"error": {"code": "insufficient_balance", "message": "insufficient balance", "details": ""}}
@@ -240,27 +289,58 @@ def answers(count: int, seed: int) -> Counter[str]:
 def _pages() -> dict[str, Any]:
     """Whole answers by path, for the queries of `bodies`."""
     order = {
-        "order_id": "o-1", "client_order_id": "mine", "ticker": T, "book_side": "bid", "status": "resting",
-        "yes_price_dollars": "0.4000", "initial_count_fp": "2.00", "fill_count_fp": "0.50",
-        "remaining_count_fp": "1.50", "taker_fill_cost_dollars": "0.20", "maker_fill_cost_dollars": "0.00",
-        "created_time": "2026-11-20T12:00:00Z", "last_update_time": "2026-11-20T12:00:01Z", "exchange_index": 2,
+        "order_id": "o-1",
+        "client_order_id": "mine",
+        "ticker": T,
+        "book_side": "bid",
+        "status": "resting",
+        "yes_price_dollars": "0.4000",
+        "initial_count_fp": "2.00",
+        "fill_count_fp": "0.50",
+        "remaining_count_fp": "1.50",
+        "taker_fill_cost_dollars": "0.20",
+        "maker_fill_cost_dollars": "0.00",
+        "created_time": "2026-11-20T12:00:00Z",
+        "last_update_time": "2026-11-20T12:00:01Z",
+        "exchange_index": 2,
     }
     fill = {
-        "trade_id": "t-1", "order_id": "o-1", "ticker": T, "book_side": "bid", "count_fp": "0.50",
-        "yes_price_dollars": "0.4000", "is_taker": True, "fee_cost": "0.01", "created_time": "2026-11-20T12:00:00Z",
+        "trade_id": "t-1",
+        "order_id": "o-1",
+        "ticker": T,
+        "book_side": "bid",
+        "count_fp": "0.50",
+        "yes_price_dollars": "0.4000",
+        "is_taker": True,
+        "fee_cost": "0.01",
+        "created_time": "2026-11-20T12:00:00Z",
     }
     position = {
-        "ticker": T, "position_fp": "-3.00", "market_exposure_dollars": "1.50",
-        "last_updated_ts": "2026-11-20T12:00:00Z", "exchange_index": 2,
+        "ticker": T,
+        "position_fp": "-3.00",
+        "market_exposure_dollars": "1.50",
+        "last_updated_ts": "2026-11-20T12:00:00Z",
+        "exchange_index": 2,
     }
     settlement = {
-        "ticker": T, "market_result": "yes", "yes_count_fp": "1.00", "yes_total_cost_dollars": "0.40",
-        "no_count_fp": "0.00", "no_total_cost_dollars": "0.00", "revenue": 100, "fee_cost": "0.01", "value": 100,
+        "ticker": T,
+        "market_result": "yes",
+        "yes_count_fp": "1.00",
+        "yes_total_cost_dollars": "0.40",
+        "no_count_fp": "0.00",
+        "no_total_cost_dollars": "0.00",
+        "revenue": 100,
+        "fee_cost": "0.01",
+        "value": 100,
         "settled_time": "2026-11-20T12:00:00Z",
     }
     prices = {"open_dollars": "0.4", "high_dollars": "0.6", "low_dollars": "0.3", "close_dollars": "0.5"}
     candle = {
-        "end_period_ts": 1795176060, "yes_bid": prices, "yes_ask": prices, "price": prices, "volume_fp": "1.00",
+        "end_period_ts": 1795176060,
+        "yes_bid": prices,
+        "yes_ask": prices,
+        "price": prices,
+        "volume_fp": "1.00",
         "open_interest_fp": "2.00",
     }
     moment = "2026-09-10T00:00:00Z"
@@ -276,16 +356,19 @@ def _pages() -> dict[str, Any]:
         "/portfolio/positions": {"market_positions": [position], "event_positions": [], "cursor": ""},
         "/portfolio/settlements": {"settlements": [settlement], "cursor": ""},
         "/portfolio/balance": {
-            "balance": 1234, "balance_dollars": "12.3400", "portfolio_value": 1, "updated_ts": 1,
+            "balance": 1234,
+            "balance_dollars": "12.3400",
+            "portfolio_value": 1,
+            "updated_ts": 1,
             "balance_breakdown": [{"exchange_index": 2, "balance": "12.3400"}],
         },
         "/account/limits": {
-            "usage_tier": "basic", "read": {"refill_rate": 200, "bucket_capacity": 600},
-            "write": {"refill_rate": 100, "bucket_capacity": 100}, "grants": [],
+            "usage_tier": "basic",
+            "read": {"refill_rate": 200, "bucket_capacity": 600},
+            "write": {"refill_rate": 100, "bucket_capacity": 100},
+            "grants": [],
         },
-        "/historical/cutoff": {
-            "market_settled_ts": moment, "trades_created_ts": moment, "orders_updated_ts": moment
-        },
+        "/historical/cutoff": {"market_settled_ts": moment, "trades_created_ts": moment, "orders_updated_ts": moment},
         "candlesticks": {"ticker": T, "candlesticks": [candle]},
     }
 
@@ -301,8 +384,12 @@ class _Damaging(RestVenue):
         self.books[T] = {"yes_dollars": [["0.4200", "13.00"]], "no_dollars": [["0.5600", "17.00"]]}
         self.trades = [
             {
-                "trade_id": "t", "ticker": T, "count_fp": "1.00", "yes_price_dollars": "0.4000",
-                "taker_outcome_side": "no", "created_time": "2026-11-20T20:01:00Z",
+                "trade_id": "t",
+                "ticker": T,
+                "count_fp": "1.00",
+                "yes_price_dollars": "0.4000",
+                "taker_outcome_side": "no",
+                "created_time": "2026-11-20T20:01:00Z",
             }
         ]
 
@@ -331,14 +418,27 @@ async def bodies(count: int, seed: int) -> Counter[str]:
         market = await data.get_market(T)
         assert isinstance(market, KalshiMarket)
         queries: Sequence[Callable[[], Awaitable[Any]]] = (
-            exchange.get_open_orders, exchange.get_orders, exchange.get_positions, exchange.get_balance,
-            lambda: exchange.get_balance(market), exchange.get_balances, exchange.get_trade_history,
-            exchange.get_settlements, lambda: exchange.get_order_status("o-1"), lambda: exchange.queue_position("o-1"),
-            lambda: exchange.queue_positions(market), exchange.exchange_status, exchange.exchange_schedule,
-            lambda: data.finder().list_markets("BTC"), lambda: data.finder().list_markets(series="KXBTC15M"),
-            lambda: data.finder().list_series("Crypto"), lambda: data.finder().get_current_market("BTC"),
-            lambda: data.get_orderbook(market, "NO"), lambda: data.get_market_candles(market),
-            lambda: data.get_market_trades(market), lambda: data.get_market(T),
+            exchange.get_open_orders,
+            exchange.get_orders,
+            exchange.get_positions,
+            exchange.get_balance,
+            lambda: exchange.get_balance(market),
+            exchange.get_balances,
+            exchange.get_trade_history,
+            exchange.get_settlements,
+            lambda: exchange.get_order_status("o-1"),
+            lambda: exchange.queue_position("o-1"),
+            lambda: exchange.queue_positions(market),
+            exchange.exchange_status,
+            exchange.exchange_schedule,
+            lambda: data.finder().list_markets("BTC"),
+            lambda: data.finder().list_markets(series="KXBTC15M"),
+            lambda: data.finder().list_series("Crypto"),
+            lambda: data.finder().get_current_market("BTC"),
+            lambda: data.get_orderbook(market, "NO"),
+            lambda: data.get_market_candles(market),
+            lambda: data.get_market_trades(market),
+            lambda: data.get_market(T),
         )
         for _ in range(count):
             venue.armed = True

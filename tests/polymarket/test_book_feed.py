@@ -671,14 +671,19 @@ def test_a_rest_book_that_cannot_be_is_refused() -> None:
     assert feed.unparsed == 1
 
 
-def test_comparing_the_touch() -> None:
+def test_md_01_a_silent_book_is_compared_level_by_level() -> None:
     feed, _ = make_feed()
     live = feed.books[UP]
-    assert live.same_touch(rest())
-    assert live.same_touch(rest(bids={"0.49": "999", "0.50": "0"}))
-    assert not live.same_touch(rest(bids={"0.50": "1"}))
-    assert not live.same_touch(rest(bids={}))
-    assert not live.same_touch(rest(bids={"0.495": "1"}))
+    same = {format(level.price, "f"): format(level.size, "f") for level in live.book.levels("BID")}
+    assert live.same_levels(rest()) and live.same_levels(rest(bids={**same, "0.50": "0"}))
+    assert not live.same_levels(rest(bids={**same, "0.50": "1"}))
+    assert not live.same_levels(rest(bids={}))
+    assert not live.same_levels(rest(bids={"0.495": "1"}))
+    # Behind a touch that still stands: a level with another size, one more, one less.
+    assert not live.same_levels(rest(bids={**same, "0.49": "999"}))
+    assert not live.same_levels(rest(bids={**same, "0.02": "3"}))
+    deepest = min(same, key=Decimal)
+    assert len(same) > 1 and not live.same_levels(rest(bids={price: same[price] for price in same if price != deepest}))
 
 
 def test_every_change_of_validity_reaches_the_sinks() -> None:

@@ -167,9 +167,7 @@ async def test_markets_before_the_cut_off_are_under_historical_only(at: Desk) ->
     listed = await at.get("/historical/markets", {"series_ticker": "KXBTC15M", "limit": 5})
     assert listed["markets"][0]["ticker"] == TICKER and listed["cursor"]
     assert all(row["close_time"] <= market["open_time"] for row in listed["markets"][1:])
-    more = await at.get(
-        "/historical/markets", {"series_ticker": "KXBTC15M", "limit": 5, "cursor": listed["cursor"]}
-    )
+    more = await at.get("/historical/markets", {"series_ticker": "KXBTC15M", "limit": 5, "cursor": listed["cursor"]})
     assert not {row["ticker"] for row in more["markets"]} & {row["ticker"] for row in listed["markets"]}
     one = await at.get("/historical/markets", {"tickers": f"{TICKER},{NEXT}"})
     assert [row["ticker"] for row in one["markets"]] == [TICKER]

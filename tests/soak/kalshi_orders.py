@@ -48,9 +48,7 @@ def exchange_of(setup: Setup) -> KalshiExchange:
     """The trader's exchange."""
     endpoints = Endpoints.from_json(setup.endpoints)
     signer = Signer.from_key(setup.account["id"], setup.account["pem"])
-    return KalshiExchange(
-        endpoints, endpoints.make_clock(Entropy()), signer=signer, resolve_seconds=RESOLVE_SECONDS
-    )
+    return KalshiExchange(endpoints, endpoints.make_clock(Entropy()), signer=signer, resolve_seconds=RESOLVE_SECONDS)
 
 
 class NettingLedger(Ledger):

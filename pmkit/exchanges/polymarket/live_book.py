@@ -318,17 +318,17 @@ class LiveBook:
         if not self.book.valid:
             self.weigh(None, venue_ms, received_ns)
 
-    def same_touch(self, event: RestBook) -> bool:
-        """Whether the best prices of a book read over REST are those of this one. True for a book that is not live."""
+    def same_levels(self, event: RestBook) -> bool:
+        """Whether a book read over REST is this one, level by level: behind a touch that still stands the rest may have
+        changed unheard. True for a book that is not live."""
         if not self.live:
             return True
         try:
-            bids = [self.tick_of[level.price] for level in event.bids if units_of(level.size)]
-            asks = [self.tick_of[level.price] for level in event.asks if units_of(level.size)]
+            bids = {self.tick_of[level.price]: size for level in event.bids if (size := units_of(level.size))}
+            asks = {self.tick_of[level.price]: size for level in event.asks if (size := units_of(level.size))}
         except BookError:
             return False
-        book = self.book
-        return max(bids, default=-1) == book.best_bid_tick and min(asks, default=-1) == book.best_ask_tick
+        return bids == self.book.bid_units and asks == self.book.ask_units
 
     # -- late changes -----------------------------------------------------------------------------------------------
 

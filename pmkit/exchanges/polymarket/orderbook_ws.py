@@ -167,7 +167,7 @@ class MarketSocket(BaseWebSocket[str]):
         return feed.data_frames != seen
 
     async def _confirm_silence(self) -> bool:
-        """Nothing came for a while: compare the touch of all books with one REST read."""
+        """Nothing came for a while: compare all books with one REST read."""
         feed = self.feed
         feed.suspect("silent")
         seen = self.stats.data_frames
@@ -191,7 +191,7 @@ class MarketSocket(BaseWebSocket[str]):
         live = self.feed.books.get(token)
         if live is None or not live.live:
             return True  # it is waited for anyway
-        return answer is not None and live.same_touch(answer)
+        return answer is not None and live.same_levels(answer)
 
     # Doubts and losses.
 

@@ -73,7 +73,6 @@ class Mishaps:
             await self._clock.io_sleep(self.delay)
         return response
 
-
     async def _later(self, write: Callable[[], Awaitable[web.Response]]) -> None:
         await self._clock.io_sleep(self.delay)
         with suppress(Refused):  # nobody hears it
