@@ -299,7 +299,7 @@ class ManualClock(Clock):
     """A clock for tests: nothing passes until `advance` is awaited. Market and I/O time are the same here.
 
     `step_wall` moves the date without moving the monotonic time, as an operating system does when it corrects its
-    clock.
+    clock, or when it slept and its monotonic time stood still; `doze` moves both.
     """
 
     def __init__(self, start_ms: int = 1_795_176_000_000, entropy: Entropy | None = None) -> None:
@@ -353,6 +353,10 @@ class ManualClock(Clock):
     def step_wall(self, seconds: float) -> None:
         """Move the date, not the monotonic time."""
         self._start_ns += round(seconds * 1e9)
+
+    def doze(self, seconds: float) -> None:
+        """All time moves at once, and nothing that was due in between has run: a machine that slept."""
+        self._elapsed += seconds
 
     async def settle(self, rounds: int = 25) -> None:
         """Let everything that is ready run, without moving time."""

@@ -7,6 +7,7 @@ import json
 import logging
 import random
 import tracemalloc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -670,15 +671,15 @@ async def test_received_ns_is_the_clock_of_the_feed() -> None:
             assert feed.stamps == [1_800_000_000_000_000_000]
 
 
-async def test_a_wall_clock_that_steps_does_not_touch_the_deadline() -> None:
-    """CK-03: the deadline is measured on the monotonic clock."""
+async def test_ck_03_a_wall_clock_that_steps_does_not_touch_the_deadline() -> None:
+    """CK-03: the deadline is measured on the monotonic clock. (A date that runs far ahead is a sleep: CK-02.)"""
     clock = ManualClock()
     async with venue() as there:
         feed = Feed(there.url, clock, deadline=5.0)
         async with running(feed, "a"):
             await there.last.send(1)
             await until(lambda: feed.got)
-            clock.step_wall(3600.0)
+            clock.step_wall(8.0)
             await clock.advance(4.0)
             assert feed.connected
             clock.step_wall(-7200.0)
@@ -730,3 +731,25 @@ async def test_a_send_into_a_connection_that_ends_tells_its_caller() -> None:
             with pytest.raises((NotSent, VenueUnavailable)):
                 await send_on(feed)
             await until(lambda: feed.connected and feed.generation == 2)
+
+
+@pytest.mark.parametrize("slept", [ManualClock.step_wall, ManualClock.doze])
+async def test_ck_02_after_a_sleep_of_the_machine_the_socket_is_made_anew(
+    slept: Callable[[ManualClock, float], None],
+) -> None:
+    """Whether the monotonic clock went on or not; the deadline alone would believe the old one for its whole length."""
+    clock = ManualClock()
+    async with venue() as there:
+        feed = Feed(there.url, clock, deadline=6 * 3600.0)
+        async with running(feed, "a"):
+            await there.last.send(1)
+            await until(lambda: feed.got)
+            await clock.advance(30.0)
+            assert feed.connected
+            slept(clock, 3 * 3600.0)
+            await clock.advance(2.0)
+            await until(lambda: feed.stats.disconnects == 1)
+            assert "away for" in feed.stats.last_reason
+            await clock.advance(2.0)
+            await until(lambda: feed.connected)
+            assert feed.generation == 2

@@ -19,7 +19,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pmkit.bot.ledger import MarketLedger
-from pmkit.bot.life import HOOK_GRACE_SECONDS, Life
+from pmkit.bot.life import HOOK_GRACE_SECONDS, SLOW_SECONDS, Life
 from pmkit.bot.own import OwnOrders
 from pmkit.bot.windows import Window
 from pmkit.clock import Clock
@@ -27,7 +27,7 @@ from pmkit.errors import ConfigError, PmkitError
 from pmkit.exchanges.base import BaseExchange
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
-from pmkit.exchanges.types import Fill, FillState, Liquidity, MarketResult, NoMarket
+from pmkit.exchanges.types import Fill, FillState, Intent, Liquidity, MarketResult, NoMarket
 from pmkit.logging.csv_logger import TradeEvent, TradeLog
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ V = TypeVar("V")
 
 KEEP_LEDGERS = 2_000
 CANCEL_GRACE_SECONDS = 1.5
+LOOK_UP_SECONDS = 0.8
 CLOSE_GRACE_SECONDS = 1.2
 """Shares of the exit budget of 5 s of wall time; the others are in `life`."""
 
@@ -249,7 +250,9 @@ class BaseBot(Life):
         window.exchange.rows.write(
             TradeEvent.ROLLOVER, shown, "", reason=f"from {old.market_id if isinstance(old, Market) else 'none'}"
         )
-        await self._hook("_on_rollover", self._on_rollover(window.asset, old, new))
+        # The market goes on, whatever the hook does: one that hangs must not keep the next orders from being cancelled.
+        hook = self._hook("_on_rollover", self._on_rollover(window.asset, old, new))
+        await self._patiently({self.spawn(hook, "_on_rollover", critical=False)}, SLOW_SECONDS)
 
     async def _closing(self, window: Window, market: Market) -> None:
         if self.OPEN_ORDERS == "cancel":
@@ -283,13 +286,30 @@ class BaseBot(Life):
         self._windows.clear()
 
     async def _leave_orders(self) -> None:
-        if self.OPEN_ORDERS != "cancel":
-            return
-        for exchange in self.exchanges.values():
-            try:
+        if self.OPEN_ORDERS == "cancel":
+            await asyncio.gather(*(self._leave_venue(exchange) for exchange in self.exchanges.values()))
+
+    async def _leave_venue(self, exchange: OwnOrders) -> None:
+        # Orders whose answer was lost, or was not waited for, may stand at the venue: they are looked up meanwhile.
+        lookups = [self._look_up(exchange, intent) for intent in exchange.unresolved]
+        try:
+            await asyncio.gather(exchange.cancel_own(), *lookups)
+            if lookups:
                 await exchange.cancel_own()
-            except PmkitError as error:
-                self.log.error("%s: cancelling at exit failed: %s", exchange.venue, error)
+        except PmkitError as error:
+            self.log.error("%s: cancelling at exit failed: %s", exchange.venue, error)
+
+    async def _look_up(self, exchange: OwnOrders, intent: Intent) -> None:
+        try:
+            async with self.clock.io_timeout(LOOK_UP_SECONDS):
+                await exchange.resolve_order(intent)
+        except (PmkitError, TimeoutError) as error:
+            why = str(error) or "no answer in time"
+            self.log.warning("%s: order %s: %s", exchange.venue, intent.client_order_id, why)
+
+    def _resumed(self, seconds: float) -> None:
+        for window in self._windows.values():
+            window.wake()
 
 
 async def _gather(steps: Iterable[Awaitable[None]]) -> None:

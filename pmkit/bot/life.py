@@ -12,20 +12,29 @@ from typing import Any, ClassVar
 from pmkit.bot.signals import StopSignals
 from pmkit.clock import Clock
 from pmkit.errors import ConfigError
+from pmkit.wakeup import WakeWatch
 
 MAX_TICK_ERRORS = 20
 TICK_GRACE_SECONDS = 1.2
 HOOK_GRACE_SECONDS = 0.7
 """Shares of the exit budget of 5 s of wall time."""
+LOOK_SECONDS = 1.0
+LATE_SECONDS = 0.1
+SLOW_SECONDS = 5.0
+"""Wall seconds: between two looks at the loop, by how much it may be late, and after which a tick or hook is named."""
 
 
 @dataclass(slots=True)
 class BotStats:
-    """Counters of one run."""
+    """Counters of one run. `held_up`: how often the event loop was late by over 0.1 s. `sleeps`: how often the machine
+    slept, or the process stood still.
+    """
 
     ticks: int = 0
     ticks_skipped: int = 0
     tick_errors: int = 0
+    held_up: int = 0
+    sleeps: int = 0
     hook_errors: int = 0
     task_errors: int = 0
     rollovers: int = 0
@@ -129,7 +138,33 @@ class Life:
         await self._patiently(set(background), HOOK_GRACE_SECONDS)
         await self._end()
 
+    def _resumed(self, seconds: float) -> None:
+        """The machine was away for so many wall seconds."""
+
+    async def _look_after(self) -> None:
+        """Names what holds the loop up, and notices that the machine slept."""
+        watch = WakeWatch(self.clock)
+        next_word = 0.0
+        while True:
+            await self.clock.io_sleep(LOOK_SECONDS)
+            lapse = watch.look(LOOK_SECONDS)
+            if lapse.slept:
+                self.stats.sleeps += 1
+                self.log.warning("this machine was away for %.0f s: everything is looked up anew", lapse.missing)
+                self._resumed(lapse.missing)
+            elif lapse.late > LATE_SECONDS:
+                self.stats.held_up += 1
+                now = self.clock.io_monotonic()
+                if now >= next_word:
+                    next_word = now + 60.0
+                    self.log.warning(
+                        "the event loop was held up for %.2f s (%d times so far): something slow runs in it; "
+                        "asyncio.to_thread takes it out",
+                        lapse.late, self.stats.held_up,
+                    )  # fmt: skip
+
     async def _run(self) -> None:
+        self.spawn(self._look_after(), "loop watch")
         ticker = self.spawn(self._ticks(), "ticks")
         await self._stop_event.wait()
         if self._in_tick:
@@ -142,6 +177,7 @@ class Life:
         in_a_row = 0
         while not self._stop_event.is_set():
             self._in_tick = True
+            slow = self.clock.io_call_later(SLOW_SECONDS, self._is_slow, "a tick")
             try:
                 await self._tick()
                 in_a_row = 0
@@ -154,6 +190,7 @@ class Life:
                     self._fail(error)
             finally:
                 self._in_tick = False
+                slow.cancel()
             self.stats.ticks += 1
             due += self.TICK_SECONDS
             late = self.clock.monotonic() - due
@@ -163,12 +200,18 @@ class Life:
                 due += missed * self.TICK_SECONDS
             await self.clock.sleep(max(0.0, due - self.clock.monotonic()))
 
+    def _is_slow(self, what: str) -> None:
+        self.log.warning("%s has been running for %g s of wall time", what, SLOW_SECONDS)
+
     async def _hook(self, name: str, hook: Awaitable[None]) -> None:
+        slow = self.clock.io_call_later(SLOW_SECONDS, self._is_slow, name)
         try:
             await hook
         except Exception:
             self.stats.hook_errors += 1
             self.log.exception("%s raised", name)
+        finally:
+            slow.cancel()
 
     def spawn(self, coro: Coroutine[Any, Any, Any], name: str = "task", critical: bool = True) -> asyncio.Task[Any]:
         """Run a coroutine beside the bot, kept referenced and watched. Its death by an exception is logged, counted

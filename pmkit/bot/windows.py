@@ -7,7 +7,9 @@ not an end.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from pmkit.errors import ConfigError, PmkitError
@@ -63,6 +65,11 @@ class Window:
         self._on_closing = on_closing
         self._books: dict[str, Subscription[OrderBook]] = {}
         self._last_close_ms: int | None = None
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Time has passed unseen: look at the clock now."""
+        self._woken.set()
 
     @property
     def name(self) -> str:
@@ -206,14 +213,20 @@ class Window:
     async def _until(self, moment_ms: int) -> None:
         # In slices: the venue's clock may be corrected and the wall may step while waiting.
         while (left := (moment_ms - self._now_ms()) / 1000) > 0:
-            await self._clock.sleep(min(left, 30.0))
+            await self._rest(min(left, 30.0))
 
     async def _pause(self, attempt: int, limit_ms: int | None = None) -> None:
         seconds = RETRY_SECONDS[min(attempt, len(RETRY_SECONDS) - 1)]
         seconds = max(seconds, RETRY_WALL_SECONDS * self._clock.factor)
         if limit_ms is not None:
             seconds = min(seconds, max(0.0, (limit_ms - self._now_ms()) / 1000))
-        await self._clock.sleep(seconds)
+        await self._rest(seconds)
+
+    async def _rest(self, seconds: float) -> None:
+        self._woken.clear()
+        with suppress(TimeoutError):
+            async with self._clock.timeout(seconds):
+                await self._woken.wait()
 
     async def close(self) -> None:
         """Give up the books."""

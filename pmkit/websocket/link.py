@@ -12,6 +12,7 @@ from websockets.exceptions import ConnectionClosed
 
 from pmkit.clock import Clock, Timer
 from pmkit.errors import NotSent, PmkitError, VenueUnavailable
+from pmkit.wakeup import WakeWatch
 from pmkit.websocket.failures import Failure, of_close, printable
 from pmkit.websocket.reports import FrameError, Reports
 from pmkit.websocket.transport import Connection, Pacer
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 K = TypeVar("K", bound=Hashable)
 
 CONFIRM_SECONDS = 5.0
+AWAKE_SECONDS = 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ class Link(Generic[K]):
         settings = self._settings
         self._spawn(self._read(frame), "reader")
         self._spawn(self._subscribe(), "subscriptions")
+        self._spawn(self._stay_awake(), "wake watch")
         if settings.deadline is not None:
             self._spawn(self._watch(settings.deadline), "data deadline")
         if settings.ping_text is not None:
@@ -234,6 +237,16 @@ class Link(Generic[K]):
                 self._last_data = clock.io_monotonic()
             elif self.data_frames == seen:
                 self._on_loss(self, Failure(f"no data for {deadline:g} s of wall time"))
+                return
+
+    async def _stay_awake(self) -> None:
+        """After a sleep of the machine the other side may be gone without a word, and what is buffered is old."""
+        watch = WakeWatch(self._clock)
+        while True:
+            await self._clock.io_sleep(AWAKE_SECONDS)
+            lapse = watch.look(AWAKE_SECONDS)
+            if lapse.slept:
+                self._on_loss(self, Failure(f"this machine was away for {lapse.missing:.0f} s"))
                 return
 
     async def _confirmed(self) -> bool:

@@ -24,7 +24,7 @@ GROUND, WIRE, CLIENTS, COMPOSITION = 0, 1, 2, 3
 NAMES = ("ground", "wire", "clients", "composition")
 
 _GROUND = """
-    version errors clock venue_clock endpoints streams http
+    version errors clock venue_clock wakeup endpoints streams http
     config config.dotenv config.env config.keys config.secret config.values
     logging logging.csv_logger logging.files logging.limits logging.logger logging.paths logging.redact logging.sinks
     logging.text logging.writer
