@@ -162,13 +162,14 @@ async def test_md_09_a_repeated_frame_on_the_wire_changes_nothing() -> None:
         assert data.feed.seq_gaps == 0
 
 
-async def test_error_25_subscribes_again() -> None:
+@pytest.mark.parametrize("code", [10, 25])
+async def test_errors_10_and_25_subscribe_again(code: int) -> None:
     async with local(key=True) as (data, venues):
         market = await window(data)
         seen: list[str] = []
         await data.subscribe_orderbook([market], lambda book: seen.append(book.reason))
-        assert venues.kalshi.overflow() == 1
-        await eventually(lambda: any("code 25" in reason for reason in seen))
+        assert venues.kalshi.overflow(code) == 1
+        await eventually(lambda: any(f"code {code}" in reason for reason in seen))
         await eventually(lambda: equals_truth(data, venues, market))
         assert data.source.socket is not None
         assert data.source.socket.stats.connects == 1

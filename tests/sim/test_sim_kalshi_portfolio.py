@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import csv
+import gzip
 import json
 from collections import Counter
 from collections.abc import AsyncIterator, Iterator
+from decimal import Decimal
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -16,7 +19,7 @@ from hypothesis import strategies as st
 from pmkit.clock import ManualClock
 from pmkit.sim.engine import Side, TimeInForce
 from pmkit.sim.kalshi.intents import Intent
-from pmkit.sim.kalshi.ledger import Account, SelfTrade, Status, money_text, taker_fee
+from pmkit.sim.kalshi.ledger import Account, Fees, SelfTrade, Status, money_text
 from pmkit.sim.kalshi.market import SHARD
 from pmkit.sim.kalshi.venue import KalshiVenue
 from pmkit.sim.kalshi.windows import LENGTH_MS
@@ -43,12 +46,44 @@ def fits(openapi: Spec, body: Any, path: str) -> None:
     assert openapi.problems(body, openapi.answer(path)) == []
 
 
+def taker_fee(price: int, count: int) -> int:
+    """Of an order that one fill fills."""
+    return Fees().fill(price, count, is_taker=True)
+
+
 def test_fees_are_the_recorded_charges(recordings: Path) -> None:
     fills = json.loads((recordings / "kalshi/rest/fees_charged.json").read_text())["fills"]
     assert len(fills) == 4
     for fill in fills:
         price, count = round(float(fill["price"]) * 10_000), round(float(fill["count"]) * 100) * 10_000
         assert money_text(taker_fee(price, count)) == fill["fee_charged"]
+
+
+def test_fees_are_those_of_the_recorded_fills(recordings: Path) -> None:
+    """Of orders that one fill filled: 15-minute windows, takers and makers, whole and fractional sizes (July 2026, when
+    a trade fee was rounded up to 0.0001 by itself: fractional taker fills of that time may be a step higher)."""
+    with gzip.open(recordings / "kalshi/sessions/rest_fills_jul2026.csv.gz", "rt") as file:
+        rows = [row for row in csv.DictReader(file) if "15M" in row["ticker"]]
+    times = Counter(row["order_id"] for row in rows)
+    checked: Counter[tuple[bool, bool]] = Counter()
+    for row in rows:
+        if times[row["order_id"]] > 1:
+            continue
+        own = row["yes_price_dollars"] if row["book_side"] == "bid" else row["no_price_dollars"]
+        price, count = (int(Decimal(text) * units) for text, units in ((own, 10_000), (row["count_fp"], 1_000_000)))
+        is_taker = row["is_taker"] == "True"
+        fee, charged = Fees().fill(price, count, is_taker=is_taker), int(Decimal(row["fee_cost"]) * 1_000_000)
+        fractional = bool(price * count // 10_000 % 100)
+        assert fee == charged or (fractional and is_taker and charged - fee == 100), row
+        checked[is_taker, fractional] += 1
+    assert min(checked.values()) >= 5 and sum(checked.values()) > 900, checked
+
+
+def test_what_rounding_took_is_not_taken_again() -> None:
+    fees = Fees()
+    taken = [fees.fill(550, 370_000, is_taker=False) for _ in range(4)]
+    assert taken[0] == 50 and sum(taken) < 100  # 0.055 * 0.37 is 0.02035
+    assert Fees().fill(5_500, 370_000, is_taker=False) == 0
 
 
 async def test_fills_of_both_roles_are_listed_newest_first(at: Desk, openapi: Spec) -> None:
@@ -143,8 +178,8 @@ async def test_balance_is_per_shard(at: Desk, openapi: Spec) -> None:
     await account.order("bid", "0.0330", "0.01")
     await account.order("bid", "0.4500", "10.01")
     crypto = await account.get("/portfolio/balance", exchange_index=2)
-    assert (crypto["balance"], crypto["balance_dollars"]) == (783, "7.835170")
-    assert crypto["balance_breakdown"] == [{"exchange_index": 2, "balance": "7.835170"}]
+    assert (crypto["balance"], crypto["balance_dollars"]) == (783, "7.835070")  # 0.0001 for rounding
+    assert crypto["balance_breakdown"] == [{"exchange_index": 2, "balance": "7.835070"}]
     at.take(Side.SELL, 4_500, 10)
     at.quote(Side.BUY, 4_000, 1)
     assert (await account.get("/portfolio/balance"))["portfolio_value"] == 450  # its own bid is the best one

@@ -402,14 +402,15 @@ async def test_a_skipped_delta_is_a_gap_and_a_duplicate_repeats_a_number(setup: 
         assert frames[2]["seq"] == frames[1]["seq"] + 1
 
 
-async def test_code_25_ends_the_subscription(setup: Setup) -> None:
+@pytest.mark.parametrize("code", [10, 25])
+async def test_codes_10_and_25_end_the_subscription(setup: Setup, code: int) -> None:
     async with setup.socket() as ws:
         await ws.call("subscribe", channels=["orderbook_delta", "trade"], market_ticker=TICKER)
         await setup.clock.advance(1)
-        assert setup.venue.overflow() == 1
+        assert setup.venue.overflow(code) == 1
         while (frame := await ws.receive())["type"] != "error":
             last = frame
-        assert (frame["sid"], frame["msg"]["code"]) == (1, 25)
+        assert (frame["sid"], frame["msg"]["code"]) == (1, code)
         assert last["type"] == "trade" or frame["seq"] == last["seq"] + 1
         assert (await ws.call("list_subscriptions"))["msg"] == [{"channel": "trade", "sid": 2}]
         assert (await ws.call("subscribe", channels=["orderbook_delta"], market_ticker=TICKER))["msg"]["sid"] == 3

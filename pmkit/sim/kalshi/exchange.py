@@ -19,7 +19,6 @@ from pmkit.sim.kalshi.ledger import (
     Position,
     Status,
     cost_of,
-    taker_fee,
 )
 from pmkit.sim.kalshi.market import GRID, SHARD, LiveMarket, Trade
 from pmkit.sim.kalshi.order_groups import OrderGroups
@@ -216,11 +215,12 @@ class Exchange:
     def _fill(self, order: OrderRecord, trade: Trade, *, is_taker: bool) -> None:
         account, price, count = order.account, trade.price, trade.size
         position = account.positions.setdefault(order.ticker, Position(order.ticker))
-        fee = taker_fee(price, count) if is_taker else 0
+        own_price = price if order.side is Side.BUY else PRICE_UNITS - price
+        fee = order.charged.fill(own_price, count, is_taker=is_taker)
         account.cash[SHARD] = account.cash.get(SHARD, 0) + position.trade(order.side, price, count) - fee
         position.fees += fee
         position.updated_us = order.updated_us = trade.at_us
-        own = cost_of(price if order.side is Side.BUY else PRICE_UNITS - price, count)
+        own = cost_of(own_price, count)
         order.filled += count
         order.remaining -= count
         order.reason = "Trade"
@@ -233,6 +233,7 @@ class Exchange:
                 self._now_trading.fees += fee
         else:
             order.maker_cost += own
+            order.maker_fees += fee
         if not order.remaining:
             order.status = Status.EXECUTED
             account.resting.pop(order.order_id, None)
@@ -378,7 +379,7 @@ class Exchange:
         account = order.account
         del account.resting[order.order_id]  # its own reserve must not count against it
         try:
-            plan = plan_of(live, account, order.side, price, rest, order.self_trade)
+            plan = plan_of(live, account, order.side, price, rest, order.self_trade, order.charged)
             rests = 0 if plan.stopped else rest - plan.tradable
             check_funds(account, order.ticker, order.side, price, plan, rests)
         except Refused:

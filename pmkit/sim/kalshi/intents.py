@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from pmkit.sim.engine import PRICE_UNITS, Side, TimeInForce
 from pmkit.sim.kalshi.errors import refuse
-from pmkit.sim.kalshi.ledger import Account, OrderRecord, SelfTrade, cost_of, taker_fee
+from pmkit.sim.kalshi.ledger import Account, Fees, OrderRecord, SelfTrade, cost_of
 from pmkit.sim.kalshi.market import SHARD, LiveMarket
 
 
@@ -54,8 +54,17 @@ def crosses(live: LiveMarket, side: Side, price: int) -> bool:
     return best is not None and (best <= price if side is Side.BUY else best >= price)
 
 
-def plan_of(live: LiveMarket, account: Account, side: Side, price: int, count: int, self_trade: SelfTrade) -> Plan:
-    """Walk the other side of the book in the order in which it would trade."""
+def plan_of(
+    live: LiveMarket,
+    account: Account,
+    side: Side,
+    price: int,
+    count: int,
+    self_trade: SelfTrade,
+    charged: Fees | None = None,
+) -> Plan:
+    """Walk the other side of the book in the order in which it would trade. `charged`: what the order paid so far."""
+    charges = Fees() if charged is None else replace(charged)
     path = [
         order
         for order in live.engine.orders()
@@ -74,8 +83,9 @@ def plan_of(live: LiveMarket, account: Account, side: Side, price: int, count: i
             continue
         traded = min(left, order.size)
         left -= traded
-        cost += cost_of(order.price if side is Side.BUY else PRICE_UNITS - order.price, traded)
-        fees += taker_fee(order.price, traded)
+        paid = order.price if side is Side.BUY else PRICE_UNITS - order.price
+        cost += cost_of(paid, traded)
+        fees += charges.fill(paid, traded, is_taker=True)
     return Plan(count - left, cost, fees, tuple(own), False)
 
 

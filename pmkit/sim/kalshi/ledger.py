@@ -18,8 +18,9 @@ from pmkit.sim.kalshi.market import COUNT_UNIT, SHARD
 from pmkit.sim.world import World
 
 MICRO = 1_000_000
-# Fees are rounded up to a ten-thousandth of a dollar, per fill (5.14; real charges of August 2026).
-FEE_STEP = 100
+# A trade fee is rounded up to a millionth of a dollar; then cost and fee together up to a ten-thousandth (5.14), also
+# where there is no trade fee: 22 of 22 recorded maker fills of fractional cost paid that (July 2026).
+STEP = 100
 # 0.07 * C * P * (1 - P), in engine units, makes hundredths of this many dollars.
 _FEE_UNITS = 100 * SIZE_UNITS * PRICE_UNITS * PRICE_UNITS
 
@@ -44,10 +45,28 @@ def cost_of(price: int, count: int) -> int:
     return price * count // COUNT_UNIT
 
 
-def taker_fee(price: int, count: int) -> int:
-    """The fee of one taker fill; makers pay nothing on these series."""
-    numerator = 7 * count * price * (PRICE_UNITS - price) * (MICRO // FEE_STEP)
-    return -(-numerator // _FEE_UNITS) * FEE_STEP
+@dataclass(slots=True)
+class Fees:
+    """What an order has cost and was charged so far: what rounding took too much once is not taken again."""
+
+    cost: int = 0
+    trade: int = 0
+    paid: int = 0
+
+    def fill(self, price: int, count: int, *, is_taker: bool) -> int:
+        """The fee of one more fill, at the price of the outcome that it is for. Makers have no trade fee here."""
+        self.cost += cost_of(price, count)
+        if is_taker:
+            self.trade += -(-7 * count * price * (PRICE_UNITS - price) * MICRO // _FEE_UNITS)
+        due = -(-(self.cost + self.trade) // STEP) * STEP - self.cost
+        fee = max(0, due - self.paid)
+        self.paid += fee
+        return fee
+
+
+def rounding_of(price: int) -> int:
+    """The most that rounding takes of an order that rests: nothing where every hundredth costs whole steps."""
+    return STEP if price % STEP else 0
 
 
 def money_text(micro: int) -> str:
@@ -89,6 +108,7 @@ class OrderRecord:
     maker_cost: int = 0
     taker_fees: int = 0
     maker_fees: int = 0
+    charged: Fees = field(default_factory=Fees)
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,6 +232,7 @@ class Account:
                 closing = min(cover, count)
                 cover -= closing
                 total += cost_of(price if side is Side.BUY else PRICE_UNITS - price, count - closing)
+                total += rounding_of(price)
         return total
 
     def available(self, shard: int) -> int:

@@ -34,6 +34,7 @@ ERRORS = {
     5: "Unknown command",
     7: "Unknown subscription ID",
     8: "Unknown channel name",
+    10: "Channel error",
     11: "Invalid parameter",
     12: "Exactly one subscription ID is required",
     13: "Unsupported action",
@@ -141,11 +142,11 @@ class KalshiSession(SocketSession):
                 message["no_dollars_fp"] = no
         self.publish(subscription, "orderbook_snapshot", message)
 
-    def overflow(self) -> int:
-        """End every book subscription with error 25. Returns how many there were."""
+    def overflow(self, code: int = 25) -> int:
+        """End every book subscription with that error, 25 or 10. Returns how many there were."""
         ended = self.by_channel(BOOK)
         for subscription in ended:
-            self._send_error(25, subscription)
+            self._send_error(code, subscription)
             del self.subscriptions[subscription.sid]
         return len(ended)
 

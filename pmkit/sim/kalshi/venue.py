@@ -191,9 +191,9 @@ class KalshiVenue(Venue):
         """Pause trading in crypto, or go on: then every resting order is gone, as when a market is re-activated."""
         self._life.pause(paused)
 
-    def overflow(self) -> int:
-        """End every book subscription with error 25. Returns how many there were."""
-        return sum(session.overflow() for session in self._sessions())
+    def overflow(self, code: int = 25) -> int:
+        """End every book subscription with that error, 25 or 10. Returns how many there were."""
+        return sum(session.overflow(code) for session in self._sessions())
 
     # -- requests
 
