@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from benchmarks import _feeds, feed, traffic
+from benchmarks import _feeds, _kalshi_peers, feed, kalshi_feed, traffic
 from benchmarks._feeds import Naive, Pmkit, Probe, Recorder
 from benchmarks.traffic import Traffic
 
@@ -117,3 +117,43 @@ def test_the_probe_counts_what_it_is_told() -> None:
     probe.quote("a", 1, 2, 3)
     assert ended and probe.wall_ns > 0
     assert _feeds._units("0.5125") == 5125
+
+
+def test_a_kalshi_peer_that_is_missing_or_wrong_is_said(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = kalshi_feed.Peers(None)
+    case = kalshi_feed.measure(traffic.kalshi(300), peers, 1, tmp_path)
+    kalshi_feed.report(case)
+    printed = capsys.readouterr().out
+    assert "pmkit" in printed and printed.count("skipped: no environment of peers") == 2
+
+    class Wrong(kalshi_feed.Peers):
+        def absent(self, name: str) -> str:
+            return ""
+
+        def ask(self, name: str, frames: Path, *, touches: bool) -> dict[str, Any]:
+            assert touches, "a peer that is wrong is never timed"
+            return {"touches": [["T", 1, 2]]} if name == "pykalshi" else {"error": "ValueError: x"}
+
+    case = kalshi_feed.measure(traffic.kalshi(300), Wrong(None), 1, tmp_path)
+    assert all(why.startswith("wrong, not timed") for why in case.left_out.values()) and len(case.left_out) == 2
+    assert set(case.cpu) == {"pmkit", kalshi_feed.NAIVE}
+    monkeypatch.setattr(kalshi_feed._feeds, "Pmkit", _feeds.DecodeOnly)
+    with pytest.raises(SystemExit, match="pmkit's books are wrong"):
+        kalshi_feed.measure(traffic.kalshi(300), peers, 1, tmp_path)
+
+
+def test_the_process_of_the_kalshi_peers_answers_line_by_line(tmp_path: Path) -> None:
+    """With the interpreter of the tests, which has none of the peers."""
+    import sys
+
+    path = tmp_path / "frames"
+    path.write_bytes(b"{}\n")
+    peers = kalshi_feed.Peers(sys.executable)
+    try:
+        assert peers.versions == {} and "not installed" in peers.absent("pykalshi")
+        assert "ModuleNotFoundError" in peers.ask("pykalshi", path, touches=True)["error"]
+    finally:
+        peers.close()
+    assert set(kalshi_feed.PEERS) == set(_kalshi_peers.PEERS)
