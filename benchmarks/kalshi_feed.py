@@ -66,9 +66,8 @@ class Peers:
         return self._read()
 
     def close(self) -> None:
-        if self._process is not None and self._process.stdin is not None:
-            self._process.stdin.close()
-            self._process.wait(10)
+        if self._process is not None:
+            self._process.communicate(timeout=10)  # the end of its input is its end
 
 
 def interpreter() -> str | None:
