@@ -104,7 +104,7 @@ def differs(expected: Touches, touches: Touches) -> str:
 def touches_of(kind: Any, traffic: Traffic) -> Touches:
     recorder = Recorder()
     kind(traffic, recorder).run(traffic.frames)
-    return [(key.removesuffix(":YES"), bid, ask) for key, bid, ask in recorder.touches if not key.endswith(":NO")]
+    return [(touch[0].removesuffix(":YES"), touch[1], touch[2]) for touch in recorder.touches if touch[0][-3:] != ":NO"]
 
 
 def once(kind: Any, traffic: Traffic) -> int:

@@ -399,7 +399,26 @@ def test_md_23_the_old_shape_with_cents_is_loud() -> None:
     old = {"market_ticker": T, "price": 96, "delta": -54, "side": "yes"}
     assert feed.receive(encode({"type": "orderbook_delta", "sid": 1, "seq": 2, "msg": old}), T0_NS) == UNPARSED
     assert asked
-    # An old snapshot would read as an empty book, since missing sides are legal; its numbers are off the wire for good.
+
+
+@pytest.mark.parametrize(
+    "renamed",
+    [
+        {"yes": [[8, 300]], "no": [[54, 20]]},  # the shape of 2025
+        {"no_dollars_fp": [["0.5400", "20.00"]], "yes_dollars_v2": [["0.0800", "300.00"]]},
+        {"bids": [], "asks": []},
+    ],
+)
+def test_md_23_a_side_under_another_name_is_not_an_empty_side(renamed: dict[str, Any]) -> None:
+    feed, asked = started()
+    whole = {"market_ticker": T, "market_id": "9b0f", **renamed}
+    feed.receive(encode({"type": "orderbook_snapshot", "sid": 1, "seq": 2, "msg": whole}), T0_NS)
+    assert not feed.pairs[T].yes.valid and not feed.pairs[T].no.valid
+    assert asked == [((T,), "a snapshot that cannot be")] and feed.refused == 1
+    # A side that is missing, beside new fields that are no lists, has no orders.
+    fine = {"market_ticker": T, "market_id": "9b0f", "no_dollars_fp": [["0.5400", "20.00"]], "new": {"a": [1]}}
+    feed.receive(encode({"type": "orderbook_snapshot", "sid": 1, "seq": 3, "msg": fine}), T0_NS)
+    assert feed.pairs[T].yes.valid and feed.pairs[T].yes.best_bid is None
 
 
 def test_md_19_new_types_and_fields_are_no_fault() -> None:

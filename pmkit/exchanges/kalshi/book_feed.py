@@ -38,6 +38,7 @@ from pmkit.exchanges.kalshi.messages import (
     UnsubscribedFrame,
     decode_envelope,
     decode_frame,
+    may_hide_a_side,
 )
 from pmkit.exchanges.kalshi.sequence import Stream, Verdict
 from pmkit.exchanges.numbers import BookError, price_ticks
@@ -174,7 +175,7 @@ class BookFeed:
         except _UNREADABLE:
             return self._odd(frame)
         if type(message) is not DeltaFrame:
-            return self._other(message, received_ns)
+            return self._other(message, received_ns, frame)
         # The hottest path of the venue: nothing is called here that can be read from an attribute.
         sid, seq, delta = message.sid, message.seq, message.msg
         stream = self.streams.get(sid)
@@ -207,9 +208,9 @@ class BookFeed:
             listen(pair.books)
         return 1
 
-    def _other(self, message: SnapshotFrame | Event | Control, received_ns: int) -> int:
+    def _other(self, message: SnapshotFrame | Event | Control, received_ns: int, frame: bytes) -> int:
         if isinstance(message, SnapshotFrame):
-            return self._snapshot(message, received_ns)
+            return self._snapshot(message, received_ns, frame)
         if isinstance(message, _EVENTS):
             return self._event(message, received_ns)
         return self._control(message)
@@ -231,7 +232,7 @@ class BookFeed:
         self._ask(sid, (pair.ticker,), reason)
         return 0
 
-    def _snapshot(self, message: SnapshotFrame, received_ns: int) -> int:
+    def _snapshot(self, message: SnapshotFrame, received_ns: int, frame: bytes) -> int:
         sid, msg = message.sid, message.msg
         stream = self.streams.get(sid)
         if stream is not None and message.seq < stream.last:
@@ -246,6 +247,9 @@ class BookFeed:
             self.foreign += 1
             return 0
         try:
+            if (msg.yes_dollars_fp is None or msg.no_dollars_fp is None) and may_hide_a_side(frame):
+                pair.expire("a snapshot with a side under another name")
+                raise BookError("a side may have been renamed")
             pair.load(msg.yes_dollars_fp or (), msg.no_dollars_fp or (), message.sending_ts_ms, received_ns)
         except BookError:
             self.refused += 1

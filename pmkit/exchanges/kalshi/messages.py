@@ -73,6 +73,29 @@ class SnapshotFrame(_Frame, frozen=True, gc=False, tag="orderbook_snapshot"):
     sending_ts_ms: int = 0
 
 
+_SNAPSHOT_FIELDS: Final = frozenset({"market_ticker", "market_id", "yes_dollars_fp", "no_dollars_fp"})
+
+
+class _SnapshotFields(msgspec.Struct, frozen=True):
+    msg: dict[str, msgspec.Raw]
+
+
+_decode_fields = msgspec.json.Decoder(_SnapshotFields).decode
+
+
+def may_hide_a_side(frame: bytes) -> bool:
+    """Whether a snapshot of which a side is missing holds a list under a name that is not known here.
+
+    A missing side has no orders (kalshi.md 6.4), but one that was renamed looks just so, and an empty side that is not
+    empty is the worst of books.
+    """
+    try:
+        fields = _decode_fields(frame).msg
+    except (msgspec.DecodeError, ValueError, RecursionError):
+        return True
+    return any(name not in _SNAPSHOT_FIELDS and bytes(value)[:1] == b"[" for name, value in fields.items())
+
+
 # -- other channels ---------------------------------------------------------------------------------------------------
 
 
