@@ -277,6 +277,16 @@ async def test_oe_19_a_lost_heartbeat_stops_new_orders_until_it_is_back(
     assert beat.beats == beats
 
 
+async def test_oe_19_one_heartbeat_at_a_time_and_none_after_close(
+    venues: LocalVenues, exchange: PolymarketExchange
+) -> None:
+    async with exchange.dead_man():
+        with pytest.raises(RuntimeError, match="one dead_man"):
+            exchange.dead_man()
+        await exchange.close()
+        assert not [task for task in asyncio.all_tasks() if task.get_name() == "pmkit polymarket heartbeat"]
+
+
 async def test_oe_19_the_id_that_the_venue_expects_is_taken_over(
     venues: LocalVenues, exchange: PolymarketExchange
 ) -> None:

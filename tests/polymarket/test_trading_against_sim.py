@@ -216,8 +216,8 @@ async def test_a_restart_in_the_middle_knows_orders_and_positions_at_once() -> N
             assert all(done.values())
 
 
-async def test_two_accounts_meet_and_both_see_their_own_leg() -> None:
-    """UW-07: a maker's fill is its own leg, with its own side, outcome and price."""
+async def test_uw_07_two_accounts_meet_and_both_see_their_own_leg() -> None:
+    """A maker's fill is its own leg, with its own side, outcome and price."""
     async with local(5) as venues:
         test = venues.polymarket_accounts
         async with exchange_of(venues, test[0]) as maker, exchange_of(venues, test[2]) as taker:

@@ -117,7 +117,9 @@ async def test_uw_04_a_trade_that_fails_is_taken_back(
     venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
 ) -> None:
     fills: list[Fill] = []
+    states: list[OrderStatus] = []
     await exchange.subscribe_fills(fills.append)
+    await exchange.subscribe_orders(states.append)
     venues.polymarket.faults.arm("trade_failed", 20)
     placed = await take(exchange, market)
     await until(lambda: any(fill.state is FillState.FAILED for fill in fills), 10)
@@ -125,6 +127,42 @@ async def test_uw_04_a_trade_that_fails_is_taken_back(
     assert [fill.state for fill in fills if fill.fill_id == fills[0].fill_id] == [FillState.PENDING, FillState.FAILED]
     assert exchange.journal.filled(placed) == 0
     assert await exchange.get_positions() == []
+    # The venue goes on counting it as matched; the order holds nothing.
+    status = await exchange.get_order_status(placed)
+    assert (status.status, status.filled_amount) == (OrderState.CANCELED, 0)
+    assert "failed on chain" in status.reason
+    assert states[-1].status is OrderState.CANCELED and states[-1].filled_amount == 0
+
+
+async def test_uw_05_a_resting_order_that_is_hit_in_parts(venues: LocalVenues) -> None:
+    """Some parts over the socket, some over REST only: they sum up to what the order says."""
+    accounts = venues.polymarket_accounts
+    async with exchange_of(venues, accounts[0]) as maker, exchange_of(venues, accounts[2]) as taker:
+        market = await current(maker)
+        venues.polymarket.desk.taker_delay_seconds = 0
+        fills: list[Fill] = []
+        states: list[OrderStatus] = []
+        await maker.subscribe_fills(fills.append)
+        await maker.subscribe_orders(states.append)
+        book = await taker.get_orderbook(market, "UP")
+        bid, ask = book.best_bid, book.best_ask
+        assert bid is not None and ask is not None
+        price = market.floor_price((bid + ask) / 2)
+        rested = await maker.place_limit_order(market, "UP", Side.BUY, price, 30)
+        record = orders_of(venues, account_of(venues, accounts[0]))[rested]
+        for number in range(6):
+            if number % 2:
+                venues.polymarket.faults.drop_connections()
+            # Whoever buys DOWN at the rest of a dollar makes a pair with it.
+            await taker.place_limit_order(market, "DOWN", Side.BUY, 1 - price, 5)
+        await until(lambda: maker.journal.matched(rested) == D(record.matched).scaleb(-6), 15)
+        parts = [fill for fill in fills if fill.order_id == rested and fill.state is FillState.PENDING]
+        assert len(parts) > 1 and once(fills)
+        assert sum((fill.size for fill in parts), D(0)) == D(record.matched).scaleb(-6) <= 30
+        grown = [state.filled_amount for state in states if state.order_id == rested]
+        assert grown == sorted(grown)
+        status = await maker.get_order_status(rested)
+        assert status.filled_amount == D(record.matched).scaleb(-6)
 
 
 async def test_uw_06_a_silent_socket_is_found_out_and_replaced(
