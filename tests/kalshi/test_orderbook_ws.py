@@ -119,7 +119,7 @@ async def running(
             assert not [task for task in asyncio.all_tasks() if task.get_name().startswith("pmkit")]
 
 
-async def eventually(true: Callable[[], bool], seconds: float = 3.0) -> None:
+async def eventually(true: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

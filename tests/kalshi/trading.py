@@ -119,7 +119,7 @@ def freeze(one: Desk) -> None:
     live.traders.step = lambda: None  # type: ignore[method-assign]
 
 
-async def eventually(true: Callable[[], bool], seconds: float = 5.0) -> None:
+async def eventually(true: Callable[[], bool], seconds: float = 30.0) -> None:
     async with asyncio.timeout(seconds):
         while not true():  # noqa: ASYNC110
             await asyncio.sleep(0.01)

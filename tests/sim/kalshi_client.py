@@ -21,6 +21,7 @@ from pmkit.sim.kalshi.venue import KalshiVenue
 from pmkit.sim.world import World
 
 HOUR = 3_600_000
+PATIENCE = 30.0  # seconds of the wall for what takes milliseconds on an idle machine
 ASSETS = ("BTC", "ETH")
 
 
@@ -96,7 +97,7 @@ class Client:
         self._last_id = 0
 
     async def receive(self) -> Any:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(PATIENCE):
             frame = json.loads((await self.ws.receive()).data)
         self.frames.append(frame)
         return frame
@@ -121,7 +122,7 @@ class Client:
 
 
 async def until(true: Callable[[], bool]) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(PATIENCE):
         while not true():  # noqa: ASYNC110 - what is waited for happens on the other end of a socket
             await asyncio.sleep(0.002)
 

@@ -499,7 +499,7 @@ async def test_an_answer_may_come_late(at: Desk) -> None:
     at.venue.faults.arm(Mishap.DELAY_ANSWER)
     at.venue.mishaps.delay = 0.2
     asked = asyncio.create_task(at.trader.order("bid", "0.4000", "1.00"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not at.venue.exchange.orders:  # noqa: ASYNC110 - the other end of a socket
             await asyncio.sleep(0.002)
     assert not asked.done()
