@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 from decimal import Decimal
 
@@ -13,67 +12,24 @@ from examples.market_maker import MarketMakerBot
 from examples.order_flow import OrderFlowBot
 from examples.updown_bot import UpDownBot
 from pmkit.bot.base import BaseBot
-from pmkit.clock import Entropy
-from pmkit.config.secret import Secret
-from pmkit.exchanges.base import BaseExchange
-from pmkit.exchanges.kalshi.auth import HandshakeSigner, Signer
-from pmkit.exchanges.kalshi.client import KalshiExchange
-from pmkit.exchanges.kalshi.market_data import KalshiMarketData
-from pmkit.exchanges.paper.exchange import PaperExchange
-from pmkit.exchanges.polymarket.client import PolymarketExchange
-from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.sim.venues import LocalVenues
-from pmkit.sim.virtual import VirtualClock, run
+from tests.bot.virtual import on_local
 
-START = 1_795_176_600_000  # five minutes before a boundary
 MODES = pytest.mark.parametrize("live", [False, True], ids=["dry-run", "live"])
-
-
-def exchanges_of(venues: LocalVenues, clock: VirtualClock, live: bool) -> list[BaseExchange]:
-    key, account = venues.kalshi_key, venues.polymarket_account
-    if not live:
-        signer = HandshakeSigner.from_key(key.id, key.pem)
-        return [
-            PaperExchange(PolymarketMarketData(venues.endpoints, clock)),
-            PaperExchange(KalshiMarketData(venues.endpoints, clock, signer=signer)),
-        ]
-    return [
-        PolymarketExchange(
-            venues.endpoints,
-            clock,
-            private_key=Secret(account.private_key),
-            funder=account.funder,
-            signature_type=account.signature_type,
-        ),
-        KalshiExchange(venues.endpoints, clock, signer=Signer.from_key(key.id, key.pem)),
-    ]
 
 
 def played(kind: type[BaseBot], live: bool, minutes: float) -> BaseBot:
     """A bot after so many minutes, checked for what every bot owes."""
 
-    seed, assets = 3, ("BTC",)
+    async def story(bot: BaseBot, venues: LocalVenues) -> None:
+        await bot.clock.sleep(minutes * 60)
 
-    async def main() -> BaseBot:
-        clock = VirtualClock(START, Entropy(seed))
-        async with LocalVenues(seed=seed, assets=assets, clock=clock, steps_per_wall_second=1.0) as venues:
-            bot = kind(exchanges_of(venues, clock, live), assets, clock=clock)
-
-            async def stop_later() -> None:
-                await clock.sleep(minutes * 60)
-                await bot.stop()
-
-            stopping = asyncio.create_task(stop_later())
-            await bot.start()
-            await stopping
-            assert venues.failures == []
-            stats = bot.stats
-            assert (stats.tick_errors, stats.hook_errors, stats.task_errors, stats.foreign_fills) == (0, 0, 0, 0)
-            assert stats.rollovers >= 2
-            assert not any(exchange.open or exchange.unresolved for exchange in bot.exchanges.values())
-            return bot
-
-    return run(main(), seed=seed, latency=0.001, jitter=0.004)
+    bot = on_local(kind, live, story)
+    stats = bot.stats
+    assert (stats.tick_errors, stats.hook_errors, stats.task_errors, stats.foreign_fills) == (0, 0, 0, 0)
+    assert stats.rollovers >= 2
+    assert not any(exchange.open or exchange.unresolved for exchange in bot.exchanges.values())
+    return bot
 
 
 def test_updown_bot():

@@ -1,0 +1,64 @@
+"""A bot on both local venues in virtual time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+from pmkit.bot.base import BaseBot
+from pmkit.clock import Entropy
+from pmkit.config.secret import Secret
+from pmkit.exchanges.base import BaseExchange
+from pmkit.exchanges.kalshi.auth import HandshakeSigner, Signer
+from pmkit.exchanges.kalshi.client import KalshiExchange
+from pmkit.exchanges.kalshi.market_data import KalshiMarketData
+from pmkit.exchanges.paper.exchange import PaperExchange
+from pmkit.exchanges.polymarket.client import PolymarketExchange
+from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
+from pmkit.sim.venues import LocalVenues
+from pmkit.sim.virtual import VirtualClock, run
+
+START = 1_795_176_600_000  # five minutes before a boundary
+Story = Callable[[BaseBot, LocalVenues], Awaitable[None]]
+
+
+def exchanges_of(venues: LocalVenues, clock: VirtualClock, live: bool) -> list[BaseExchange]:
+    key, account = venues.kalshi_key, venues.polymarket_account
+    if not live:
+        signer = HandshakeSigner.from_key(key.id, key.pem)
+        return [
+            PaperExchange(PolymarketMarketData(venues.endpoints, clock)),
+            PaperExchange(KalshiMarketData(venues.endpoints, clock, signer=signer)),
+        ]
+    return [
+        PolymarketExchange(
+            venues.endpoints,
+            clock,
+            private_key=Secret(account.private_key),
+            funder=account.funder,
+            signature_type=account.signature_type,
+        ),
+        KalshiExchange(venues.endpoints, clock, signer=Signer.from_key(key.id, key.pem)),
+    ]
+
+
+def on_local(kind: type[BaseBot], live: bool, story: Story, *, seed: int = 3) -> BaseBot:
+    """Run a bot of this kind beside a story, and stop it when the story is over."""
+
+    async def main() -> BaseBot:
+        clock = VirtualClock(START, Entropy(seed))
+        async with LocalVenues(seed=seed, assets=("BTC",), clock=clock, steps_per_wall_second=1.0) as venues:
+            bot = kind(exchanges_of(venues, clock, live), ("BTC",), clock=clock)
+
+            async def tell() -> None:
+                try:
+                    await story(bot, venues)
+                finally:
+                    await bot.stop()
+
+            told = asyncio.create_task(tell())
+            await asyncio.gather(bot.start(), told)
+            assert venues.failures == []
+            return bot
+
+    return run(main(), seed=seed, latency=0.001, jitter=0.004)
