@@ -6,7 +6,7 @@ from decimal import Decimal
 
 import pytest
 
-from pmkit.errors import OrderUnknown
+from pmkit.errors import InvalidOrder, OrderUnknown
 from pmkit.exchanges.types import Absent, Accepted, OrderState, Side
 from pmkit.sim.polymarket.modes import TEXTS_500
 from tests.polymarket.trading import account_of, current, exchange_of, local, until
@@ -73,3 +73,18 @@ async def test_a_position_is_right_while_balances_are_old_and_a_match_is_stuck(s
         assert (position.confirmed, position.pending) == ((D(0), size) if stuck else (size, D(0)))
         on_chain = D(account_of(venues).shares[market.token_id("UP")]).scaleb(-6)
         assert on_chain == (D(0) if stuck else size)
+
+
+async def test_a_step_that_becomes_finer_is_known_at_once_and_used() -> None:
+    async with local() as venues, exchange_of(venues) as exchange:
+        market = await current(exchange)
+        with pytest.raises(InvalidOrder, match=r"0\.02 and 0\.03"):
+            await exchange.place_limit_order(market, "UP", Side.BUY, "0.021", 10)
+        await exchange.subscribe_orderbook([market])
+        venues.polymarket.live[market.market_id].refine()
+        await until(lambda: exchange.data.current(market).grid.unit == 10)
+        await until(lambda: exchange.book(market, "UP").valid)
+        placed = await exchange.place_limit_order(market, "UP", Side.BUY, "0.021", 10)
+        assert venues.polymarket.desk.orders[placed].intent.limit == 210
+        bids = {level.price: level.size for level in exchange.book(market, "UP").levels("BID")}
+        assert bids[D("0.021")] == 10

@@ -220,8 +220,12 @@ class LiveMarket:
     def _check_tick(self) -> None:
         """The tick becomes finer, for good, when the price passes 0.96 or 0.04 (5.1)."""
         bid, ask = self.engine.best_bid, self.engine.best_ask
-        extreme = (bid is not None and bid > FINE_ABOVE) or (ask is not None and ask < FINE_BELOW)
-        if self.tick == FINE_TICK or not extreme or self.ended:
+        if (bid is not None and bid > FINE_ABOVE) or (ask is not None and ask < FINE_BELOW):
+            self.refine()
+
+    def refine(self) -> None:
+        """Make the tick finer, if it is not yet; for tests that do not wait for the price."""
+        if self.tick == FINE_TICK or self.ended:
             return
         old, self.tick = self.tick, FINE_TICK
         self.changed_ms = self._clock.now_ms()
