@@ -179,7 +179,7 @@ def _pm_armed(name: str, weight: int) -> None:
 
 for _name, _weight in {
     "answer_lost": 5, "request_lost": 4, "answer_500": 4, "trade_failed": 3, "trade_retried": 2, "duplicate_event": 4,
-    "long_delay": 2, "killed_in_delay": 2,
+    "long_delay": 2, "killed_in_delay": 2, "request_500": 3, "answer_400": 3, "unmatched": 2,
 }.items():  # fmt: skip
     _pm_armed(_name, _weight)
 
@@ -225,6 +225,21 @@ async def pm_orders_hidden(stage: Stage, given: Parameters) -> None:
     stage.venues.polymarket.reads.hydration_seconds = float(given["hidden"])
     await stage.wait(given)
     stage.venues.polymarket.reads.hydration_seconds = 0.0
+
+
+@_fault("polymarket", lambda entropy: {"late": round(entropy.uniform(1, 8), 2), **_seconds(5, 60)(entropy)})
+async def pm_reads_late(stage: Stage, given: Parameters) -> None:
+    """Trades cannot be read yet, and balances are old unless the venue is asked to look."""
+    reads = stage.venues.polymarket.reads
+    reads.trade_hydration_seconds, reads.balance_lag_seconds = float(given["late"]), 60.0
+    await stage.wait(given)
+    reads.trade_hydration_seconds = reads.balance_lag_seconds = 0.0
+
+
+@_fault("polymarket")
+def pm_finer_tick(stage: Stage, given: Parameters) -> None:
+    for live in list(stage.venues.polymarket.live.values()):
+        live.refine()
 
 
 # ---- Kalshi

