@@ -62,10 +62,11 @@ class DemoBot(BaseBot):
             if resting[1] == book.best_bid:
                 return
             await exchange.cancel_order(resting[0])
-        if Decimal("0.10") <= book.best_bid <= Decimal("0.90"):
-            size = market.size_for(ORDER_SIZE_USD, book.best_bid, maker=True)
-            order_id = await exchange.place_limit_order(market, outcome, Side.BUY, book.best_bid, size, post_only=True)
-            self.resting[(market.market_id, outcome)] = (order_id, book.best_bid)
+        bid = book.best_bid  # read after the waiting: the book is live
+        if bid is not None and Decimal("0.10") <= bid <= Decimal("0.90"):
+            size = market.size_for(ORDER_SIZE_USD, bid, maker=True)
+            order_id = await exchange.place_limit_order(market, outcome, Side.BUY, bid, size, post_only=True)
+            self.resting[(market.market_id, outcome)] = (order_id, bid)
 
     async def _on_rollover(self, asset, old, new):
         market = new or old

@@ -106,7 +106,16 @@ class Login:
             async with self._lock:
                 if self.identity is None:
                     self.identity = await self._log_in()
+                    await self._name_misfit()
         return self.identity
+
+    async def _name_misfit(self) -> None:
+        """Say at once where the wallet that was given is empty and another one of this key is not."""
+        if self._kind is None:
+            return
+        hint = await self.other_wallet()
+        if hint:
+            _LOG.error("polymarket: %s", hint)
 
     async def wallet(self) -> tuple[str, SignatureType]:
         """The wallet that holds the funds and its type; logs in only where that has to be found out."""
@@ -230,6 +239,8 @@ class Login:
         if identity is None:
             return ""
         try:
+            if (await self.balance(identity.signature_type)).balance > 0:
+                return ""
             found = await self.funded()
         except PmkitError as error:
             return f"(the other wallets could not be asked: {error})"
