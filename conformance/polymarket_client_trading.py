@@ -10,7 +10,7 @@ from typing import Any
 
 from child import Calls, Settings, serve
 from eth_account import Account
-from polymarket import AsyncSecureClient, environments
+from polymarket import AsyncSecureClient
 from polymarket._internal.actions.orders.orders import create_signed_order
 from polymarket._internal.actions.orders.post import build_post_order_request
 from polymarket._internal.actions.orders.typed_data import build_order_signature, build_order_typed_data
@@ -18,22 +18,7 @@ from polymarket._internal.actions.orders.types import UnsignedOrder
 from polymarket._internal.wallet import wrap_deposit_wallet_signature
 from polymarket.models.clob import ApiKeyCreds
 from polymarket.streams import UserSpec
-
-
-def local_environment(venue: dict[str, str]) -> environments.Environment:
-    """The client's production settings with other hosts."""
-    config = dataclasses.replace(
-        environments.PRODUCTION._config,
-        clob_url=venue["clob"],
-        gamma_url=venue["gamma"],
-        data_url=venue["data"],
-        relayer_url=venue["relayer"],
-        clob_market_ws_url=venue["market_ws"],
-        clob_user_ws_url=venue["user_ws"],
-        realtime_ws_url=venue["live_ws"],
-        rpc_url=venue["rpc"],
-    )
-    return environments._create_environment(name="local", config=config)
+from polymarket_environment import local_environment
 
 
 @asynccontextmanager

@@ -67,7 +67,7 @@ class ChainRpc:
             "web3_clientVersion": lambda _: "bor/v2.2.9-local",
             "eth_blockNumber": lambda _: _hex(self._head.number),
             "eth_syncing": lambda _: False,
-            "eth_gasPrice": lambda _: _hex(self.machine.base_fee + self.suggested_tip),
+            "eth_gasPrice": lambda _: _hex(self.machine.base_fee + max(self.suggested_tip, self.machine.market_tip)),
             "eth_maxPriorityFeePerGas": lambda _: _hex(self.suggested_tip),
             "eth_feeHistory": self._fee_history,
             "eth_getBalance": lambda p: _hex(self._state(p[1:]).get_balance(_raw(p[0]))),
