@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pmkit.config.env import VARIABLES, Settings
+from tests import failure_modes
 
 ROOT = Path(__file__).resolve().parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -126,6 +127,15 @@ def test_commands_and_paths_of_a_page_exist(page: Path) -> None:
     for path in re.findall(r"`((?:pmkit|tests|examples|benchmarks|docs|\.ci)/[\w./-]*)`", text):
         if path != "pmkit/exchanges/NAME/":
             assert (ROOT / path).exists(), f"path {path}"
+
+
+def test_every_failure_mode_has_a_test_named_after_it_and_the_page_says_which() -> None:
+    text = failure_modes.PAGE.read_text(encoding="utf-8")
+    rows = failure_modes.ROW.findall(text)
+    assert len(rows) == len({mode for mode, _ in rows}) >= 154
+    assert set(failure_modes.tests_by_mode()) == {mode for mode, _ in rows}, "a test of a mode that is not listed"
+    assert text == failure_modes.page(text), "out of date: python -m tests.failure_modes"
+    assert "**none**" not in text
 
 
 def test_layout_in_the_readme() -> None:

@@ -161,7 +161,7 @@ def test_third_party_loggers_are_kept_at_warning_unless_debug(
 # -- days and processes
 
 
-def test_lg_01_no_line_is_lost_across_midnight_and_nothing_is_renamed(
+def test_lg_01_lg_03_no_line_is_lost_across_midnight_and_nothing_is_renamed(
     paths: Paths, clock: ManualClock, stream: io.StringIO, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(*_: object) -> None:

@@ -433,7 +433,7 @@ async def test_md_28_refused_connection_and_no_handshake_in_time() -> None:
             assert feed.stats.last_reason == "no handshake in time"
 
 
-async def test_a_redirect_is_not_followed_and_carries_no_credential_along() -> None:
+async def test_rs_15_a_redirect_is_not_followed_and_carries_no_credential_along() -> None:
     elsewhere: list[str] = []
     first: list[str] = []
     clock = SkippingClock()

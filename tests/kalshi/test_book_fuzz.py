@@ -210,7 +210,7 @@ class Line:
 
 
 @pytest.mark.parametrize("seed", range(8))
-def test_md_07_to_10_a_valid_book_is_never_wrong(seed: int) -> None:
+def test_md_07_md_08_md_09_md_10_a_valid_book_is_never_wrong(seed: int) -> None:
     line = Line(seed)
     queue = [line.venue.snapshot(T), line.venue.snapshot(U)]
     for _ in range(1_500):

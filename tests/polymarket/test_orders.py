@@ -59,7 +59,7 @@ def vectors(recordings: Path) -> dict[str, Any]:
 # -- vectors --------------------------------------------------------------------------------------------------------
 
 
-def test_every_official_vector_is_reproduced(recordings: Path) -> None:
+def test_dp_03_every_official_vector_is_reproduced(recordings: Path) -> None:
     path = recordings / "polymarket" / "order_vectors.json"
     content = vectors(recordings)
     found = list(polymarket_orders.check(content, path))
