@@ -60,8 +60,9 @@ def _jobs(arguments: argparse.Namespace) -> list[tuple[int, bool]]:
     named = [(int(name[1:]), name[0] == "v") for name in arguments.seeds]
     kept = FAILING.read_text().split() if FAILING.exists() and not arguments.seeds else []
     failed = [(int(name[1:]), name[0] == "v") for name in kept]
-    fresh = [(arguments.first + number, True) for number in range(arguments.virtual)]
-    fresh += [(arguments.first + number, False) for number in range(arguments.real)]
+    # Real ones first: they take their time and little else.
+    fresh = [(arguments.first + number, False) for number in range(arguments.real)]
+    fresh += [(arguments.first + number, True) for number in range(arguments.virtual)]
     if not arguments.virtual:
         failed = [job for job in failed if not job[1]]
     if not arguments.real:
@@ -92,10 +93,17 @@ def run_seeds(arguments: argparse.Namespace) -> int:
     context = multiprocessing.get_context("spawn")
     unfinished = 0
     with futures.ProcessPoolExecutor(arguments.jobs, context, max_tasks_per_child=SEEDS_PER_CHILD) as pool:
-        running = [pool.submit(one, seed, virtual, "", arguments.log, arguments.hours) for seed, virtual in jobs]
-        for future in futures.as_completed(running):
-            if future.cancelled():
-                continue
+        waiting, running = list(reversed(jobs)), set()
+        while waiting or running:
+            if arguments.seconds and time.monotonic() - began > arguments.seconds:
+                unfinished, waiting = unfinished + len(waiting), []
+            while waiting and len(running) < arguments.jobs:
+                seed, virtual = waiting.pop()
+                running.add(pool.submit(one, seed, virtual, "", arguments.log, arguments.hours))
+            if not running:
+                break
+            future = futures.wait(running, return_when=futures.FIRST_COMPLETED).done.pop()
+            running.discard(future)
             row = future.result()
             done[bool(row["virtual"])] += 1
             cpu[bool(row["virtual"])] += row["cpu"]
@@ -109,8 +117,6 @@ def run_seeds(arguments: argparse.Namespace) -> int:
                 for violation in row["violations"][:6]:
                     print(f"    {violation[:500]}")
                 sys.stdout.flush()
-            if arguments.seconds and time.monotonic() - began > arguments.seconds:
-                unfinished += sum(other.cancel() for other in running)
     names = sorted(_name(row) for row in bad)
     if not arguments.seeds:
         KEPT.mkdir(exist_ok=True)
