@@ -126,7 +126,7 @@ def refusal(status: int, body: bytes) -> Verdict:
             return Verdict(Proof.REFUSED, reason, OrderRateLimited(reason))
         return Verdict(Proof.UNKNOWN, reason)
     if status == 401:
-        return _unsigned(names, reason)
+        return _unsigned(names, reason, error)
     listed = listed_refusal(error, reason)
     if status == 409:
         # A pause or a closed market may come as 409 as well; everything else on 409 is the client order id.
@@ -176,12 +176,24 @@ def stale_stamp(status: int, body: bytes) -> bool:
     return status == 401 and (error := venue_error(body)) is not None and STALE_STAMP in _names(error)
 
 
-def _unsigned(names: set[str], reason: str) -> Verdict:
+def unknown_key(error: VenueError) -> str:
+    """What to look at after a 401. The same answer comes for many mistakes; its details tell some of them apart."""
+    if "incorrect_api_key_signature" in error.text.lower():
+        return (
+            "the private key is not the one of this key id (KALSHI_API_KEY_ID and KALSHI_PRIVATE_KEY_PATH must be of "
+            "one key), or the key was deleted"
+        )
+    return (
+        "check that the key id belongs to the private key, that it was not deleted, and that both are of this "
+        "environment: keys of demo are not known in production, nor the other way round"
+    )
+
+
+def _unsigned(names: set[str], reason: str, error: VenueError) -> Verdict:
     if STALE_STAMP in names:
         stale = OrderClockSkew(f"{reason}: this machine's clock is off by more than Kalshi tolerates")
         return Verdict(Proof.STALE_STAMP, reason, stale)
-    hint = "check the key id, that the key belongs to it, and that both are of this environment"
-    return Verdict(Proof.REFUSED, reason, OrderAuthError(f"{reason}: {hint}"))
+    return Verdict(Proof.REFUSED, reason, OrderAuthError(f"{reason}: {unknown_key(error)}"))
 
 
 def _forbidden(names: set[str], reason: str) -> OrderRejected:

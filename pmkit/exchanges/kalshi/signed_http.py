@@ -13,7 +13,7 @@ from pmkit.clock import Clock
 from pmkit.errors import AuthError, ClockSkewError, NotSent, RateLimited, VenueUnavailable
 from pmkit.exchanges.kalshi.auth import Signer, path_of
 from pmkit.exchanges.kalshi.budget import COST, TokenBudget
-from pmkit.exchanges.kalshi.refusals import stale_stamp, venue_error
+from pmkit.exchanges.kalshi.refusals import stale_stamp, unknown_key, venue_error
 from pmkit.http import HttpAnswer, HttpSession, Params
 from pmkit.venue_clock import VenueClock
 
@@ -106,6 +106,8 @@ class SignedSession:
             await self._clock.io_sleep(FIRST_WAIT_SECONDS * 2.0 ** (attempt - 1) * jitter)
 
     def _refuse(self, answer: HttpAnswer) -> None:
+        if answer.status == 401 and (error := venue_error(answer.body)) is not None:
+            raise AuthError(f"{answer.host} refuses the key ({error.text}): {unknown_key(error)}")
         # A missing scope comes as 403 with Kalshi's own body; without one it is some filter in between.
         if answer.status == 403 and (error := venue_error(answer.body)) is not None:
             raise AuthError(
