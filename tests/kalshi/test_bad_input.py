@@ -33,7 +33,7 @@ def another(one: Desk, key_id: str, pem: str) -> KalshiExchange:
     return KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=signer)
 
 
-async def test_oe_11_prices_and_counts_name_what_would_be_legal(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_oe_10_oe_11_oe_12_prices_and_counts_name_what_would_be_legal(monkeypatch: pytest.MonkeyPatch) -> None:
     wire = watch(monkeypatch)
     async with desk(streams=False) as one:
         begun = len(wire.lines)
