@@ -508,7 +508,7 @@ async def test_a_wrong_key_places_nothing_and_says_why() -> None:
         async with KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=wrong) as exchange:
             with pytest.raises(NotSent, match="not the one of this key id"):
                 await exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, 1)
-            with pytest.raises(PmkitError, match="check the key"):
+            with pytest.raises(PmkitError, match="not the one of this key id"):
                 await exchange.subscribe_fills()
         assert one.ledger == {}
 
