@@ -1,5 +1,7 @@
 """Is everything there that a bot needs? Checks line by line; only reads, places nothing, needs no key.
 
+Where keys are set, the account as well: log-in, wallet type, cash, allowance, open orders, positions.
+
     python examples/check_venues.py        (PMKIT_WHERE=local|real|demo answers the question)
 
 Local starts the local venues first. Exits with 0 only if every line is ok; each other line says what to do.
@@ -15,7 +17,8 @@ from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any, TypeVar
 
-from pmkit.bot.local import KalshiKey, LocalProcess
+from pmkit.bot.local import KalshiKey, LocalLine, LocalProcess
+from pmkit.bot.venues import live_exchange
 from pmkit.clock import Clock
 from pmkit.config.env import Settings
 from pmkit.endpoints import Endpoints, Where
@@ -79,17 +82,17 @@ async def main(settings: Settings, where: Where) -> int:
     check_pmkit(pmkit, settings)
     print("\n".join(pmkit.lines), flush=True)
     async with AsyncExitStack() as stack:
-        key = None
+        key = line = None
         if where is Where.LOCAL:
             try:
-                local = await stack.enter_async_context(LocalProcess(assets=(asset,), speed=LOCAL_SPEED, seed=7))
+                line = await stack.enter_async_context(LocalProcess(assets=(asset,), speed=LOCAL_SPEED, seed=7))
             except ConfigError as error:
                 print(f"WRONG   local       {error}\n                    -> pip install 'pmkit[sim]'")
                 return 1
-            endpoints, key = local.endpoints, local.kalshi_key
+            endpoints, key = line.endpoints, line.kalshi_key
         else:
             endpoints = Endpoints.demo() if where is Where.DEMO else Endpoints.real()
-        failed = pmkit.failed + await check(endpoints, settings, asset, key)
+        failed = pmkit.failed + await check(endpoints, settings, asset, key, line)
     print(f"\nall ok on {where} venues" if not failed else f"\nnot ok on {where} venues: {failed} of the lines above")
     return 1 if failed else 0
 
@@ -107,14 +110,26 @@ def check_pmkit(report: Report, settings: Settings) -> None:
         report.lines.append(f"note    {'pmkit':<11} {warning}")
 
 
-async def check(endpoints: Endpoints, settings: Settings, asset: str, key: KalshiKey | None = None) -> int:
+async def check(
+    endpoints: Endpoints,
+    settings: Settings,
+    asset: str,
+    key: KalshiKey | None = None,
+    line: LocalLine | None = None,
+) -> int:
     """Check all venues of `endpoints` side by side and print their lines. Returns how many are not ok."""
     clock = endpoints.make_clock()
     binance, polymarket, kalshi = Report("binance"), Report("polymarket"), Report("kalshi")
     work = {binance: check_binance(binance, endpoints, clock, asset)}
     if endpoints.where is not Where.DEMO:
-        work[polymarket] = check_polymarket(polymarket, endpoints, clock, asset)
-    work[kalshi] = check_kalshi(kalshi, endpoints, clock, settings, asset, key)
+        work[polymarket] = one_by_one(
+            check_polymarket(polymarket, endpoints, clock, asset),
+            check_account(polymarket, endpoints, clock, settings, asset, line),
+        )
+    work[kalshi] = one_by_one(
+        check_kalshi(kalshi, endpoints, clock, settings, asset, key),
+        check_account(kalshi, endpoints, clock, settings, asset, line),
+    )
     tasks = {report: asyncio.ensure_future(checks) for report, checks in work.items()}
     for report, task in tasks.items():
         try:
@@ -123,6 +138,11 @@ async def check(endpoints: Endpoints, settings: Settings, asset: str, key: Kalsh
             report.raised("the check", error)
         print("\n".join(report.lines), flush=True)
     return sum(report.failed for report in tasks)
+
+
+async def one_by_one(*checks: Coroutine[Any, Any, None]) -> None:
+    for one in checks:
+        await one
 
 
 async def step(report: Report, clock: Clock, what: str, work: Coroutine[Any, Any, T]) -> T | None:
@@ -246,6 +266,45 @@ async def check_books(report: Report, data: MarketData, asset: str, source: str)
             report.ok(f"{book.outcome} {book.best_bid} / {book.best_ask}, {source}")
         else:
             report.wrong(f"{book.outcome} has no valid book: {book.reason}", "try again; if it stays, report it")
+
+
+async def check_account(
+    report: Report, endpoints: Endpoints, clock: Clock, settings: Settings, asset: str, line: LocalLine | None
+) -> None:
+    """What live orders need beside the books. Without keys a note: a dry-run needs none of it."""
+    keys = {"polymarket": settings.polymarket_private_key, "kalshi": settings.kalshi_api_key_id}
+    if line is None and keys[report.venue] is None:
+        report.lines.append(f"note    {report.venue:<11} no key: the account was not looked at; a dry-run needs none")
+        return
+    try:
+        exchange = live_exchange(report.venue, endpoints, clock, settings, line)
+    except PmkitError as error:
+        report.raised("the key", error)
+        return
+    async with exchange:
+        what = "log-in"
+        try:
+            async with clock.io_timeout(STEP_SECONDS):
+                await exchange.keep_warm()
+                if report.venue == "polymarket":
+                    identity = await exchange.login.ready()
+                    report.ok(f"logged in; funds in {identity.maker}, wallet type {int(identity.signature_type)}")
+                else:
+                    report.ok("the key is taken")
+                what = "cash"
+                market = await find(exchange, asset)
+                report.ok(f"cash {await exchange.get_balance()} dollars")
+                if market:
+                    report.ok(f"an order can spend {await exchange.get_balance(market)} dollars")
+                    if report.venue == "polymarket":
+                        what = "allowance"
+                        await exchange.check_allowance(market)
+                        report.ok("the exchange contract may move the funds")
+                what = "orders and positions"
+                orders, positions = await exchange.get_open_orders(), await exchange.get_positions()
+                report.ok(f"{len(orders)} open orders, {len(positions)} positions")
+        except (PmkitError, TimeoutError) as error:
+            report.raised(what, error)
 
 
 async def find(data: MarketData, asset: str) -> Market | NoMarket:

@@ -15,7 +15,7 @@ import pytest
 
 from examples import check_venues
 from examples.check_venues import Report, check, check_clock, step
-from pmkit.bot.local import KalshiKey
+from pmkit.bot.local import KalshiKey, LocalLine, PolymarketAccount
 from pmkit.clock import ManualClock
 from pmkit.config.env import Settings
 from pmkit.endpoints import BinanceEndpoints, Endpoints, KalshiEndpoints, PolymarketEndpoints, Where
@@ -52,12 +52,33 @@ async def local() -> AsyncIterator[LocalVenues]:
         yield venues
 
 
+async def test_a_wallet_without_allowance_is_named(local: LocalVenues, capsys: pytest.CaptureFixture[str]) -> None:
+    account = local.polymarket_account
+    found = local.polymarket.accounts.find(account.funder)
+    assert found is not None
+    found.approve_none()
+    settings = Settings.load(None, {"POLYMARKET_PRIVATE_KEY": account.private_key})
+    report = Report("polymarket")
+    clock = local.endpoints.make_clock()
+    await check_venues.check_account(report, local.endpoints, clock, settings, "BTC", None)
+    assert report.failed == 1 and "allowance" in report.lines[-1]
+    nobody = Report("kalshi")
+    await check_venues.check_account(nobody, local.endpoints, clock, settings, "BTC", None)
+    assert nobody.failed == 0 and "no key" in nobody.lines[-1]
+
+
 async def test_all_is_well_on_local_venues_with_a_key(local: LocalVenues, capsys: pytest.CaptureFixture[str]) -> None:
     key = KalshiKey(local.kalshi_key.id, local.kalshi_key.pem)
-    failed = await check(local.endpoints, Settings(), "BTC", key)
+    account = local.polymarket_account
+    line = LocalLine(
+        local.endpoints, key, PolymarketAccount(account.private_key, account.funder, account.signature_type)
+    )
+    failed = await check(local.endpoints, Settings(), "BTC", key, line)
     out = capsys.readouterr().out
     assert failed == 0, out
     assert out.count("books from the socket, with the key") == 2
+    assert "wallet type 0" in out and "may move the funds" in out and out.count("0 open orders, 0 positions") == 2
+    assert account.private_key not in out
     assert all(line.startswith("ok ") for line in out.splitlines())
 
 

@@ -42,13 +42,16 @@ def exchanges_of(venues: LocalVenues, clock: VirtualClock, live: bool) -> list[B
     ]
 
 
-def on_local(kind: type[BaseBot], live: bool, story: Story, *, seed: int = 3) -> BaseBot:
-    """Run a bot of this kind beside a story, and stop it when the story is over."""
+def on_local(
+    kind: type[BaseBot], live: bool, story: Story, *, seed: int = 3, only: str | None = None
+) -> BaseBot:
+    """Run a bot of this kind (on one venue `only`) beside a story, and stop it when the story is over."""
 
     async def main() -> BaseBot:
         clock = VirtualClock(START, Entropy(seed))
         async with LocalVenues(seed=seed, assets=("BTC",), clock=clock, steps_per_wall_second=1.0) as venues:
-            bot = kind(exchanges_of(venues, clock, live), ("BTC",), clock=clock)
+            exchanges = [one for one in exchanges_of(venues, clock, live) if only in (None, one.venue)]
+            bot = kind(exchanges, ("BTC",), clock=clock)
 
             async def tell() -> None:
                 try:
