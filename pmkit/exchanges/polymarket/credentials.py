@@ -113,7 +113,11 @@ class Login:
         """Say at once where the wallet that was given is empty and another one of this key is not."""
         if self._kind is None:
             return
-        hint = await self.other_wallet()
+        try:
+            hint = await self.other_wallet()
+        except PmkitError as error:  # the log-in itself went well
+            _LOG.info("polymarket: whether the wallet has money could not be asked: %s", error)
+            return
         if hint:
             _LOG.error("polymarket: %s", hint)
 
@@ -234,16 +238,11 @@ class Login:
         return kind
 
     async def other_wallet(self) -> str:
-        """For an account without money: which other wallet of this key has some; "" where none has, or nobody says."""
+        """For an account without money: which other wallet of this key has some; "" where none has."""
         identity = self.identity
-        if identity is None:
+        if identity is None or (await self.balance(identity.signature_type)).balance > 0:
             return ""
-        try:
-            if (await self.balance(identity.signature_type)).balance > 0:
-                return ""
-            found = await self.funded()
-        except PmkitError as error:
-            return f"(the other wallets could not be asked: {error})"
+        found = await self.funded()
         others = [kind for kind in found if kind is not identity.signature_type]
         if identity.signature_type in found or not others:
             return ""
