@@ -180,6 +180,20 @@ async def test_replacing_places_nothing_for_a_cancel_that_is_unknown(
         await exchange.replace_orders([first], [])
 
 
+async def test_an_order_is_not_taken_away_for_one_that_cannot_be(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    old = [await rest(exchange, market), await rest(exchange, market, price="0.03")]
+    legs = [
+        Order(market_id=market.market_id, outcome="UP", side=Side.BUY, price=D(price), size=D(12))
+        for price in ("0.025", "0.03")
+    ]
+    wrong, placed = await exchange.replace_orders(old, legs)
+    assert isinstance(wrong, InvalidOrder) and isinstance(placed, OrderId)
+    booked = orders_of(venues, account_of(venues))
+    assert [booked[order_id].open for order_id in (*old, placed)] == [True, False, True]
+
+
 async def test_errors_hold_no_secret(venues: LocalVenues, exchange: PolymarketExchange) -> None:
     await exchange.keep_warm()
     identity = exchange.login.identity

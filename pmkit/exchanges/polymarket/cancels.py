@@ -18,7 +18,7 @@ from pmkit.exchanges.polymarket.credentials import Login
 from pmkit.exchanges.polymarket.limits import TradingLimits
 from pmkit.exchanges.polymarket.orders import MAX_CANCELS, cancel_body, cancel_many_body, cancel_market_body
 from pmkit.exchanges.polymarket.signed_http import SignedSession
-from pmkit.exchanges.types import CancelResult
+from pmkit.exchanges.types import CancelResult, Order
 from pmkit.http import HttpAnswer
 
 CANCEL_ONE = "/order"
@@ -117,6 +117,21 @@ class Cancels:
             return read_canceled(answer.body)
         except PmkitError as error:
             raise CancelUnknown(what, str(error)) from error
+
+
+def check_replacement(cancels: Sequence[str], places: Sequence[Order]) -> None:
+    """Raises InvalidOrder where not each order is replaced by one of its own."""
+    if len(cancels) != len(places):
+        raise InvalidOrder(f"{len(cancels)} orders to cancel and {len(places)} to place: each leg replaces one")
+    if len({order_id.lower() for order_id in cancels}) != len(cancels):
+        raise InvalidOrder("one order cannot be replaced by two: an id stands twice among the cancels")
+
+
+def not_replaced(order_id: str, done: CancelResult | PmkitError) -> PmkitError | None:
+    """Why the order that was to be cancelled has no successor; None where it may have one."""
+    if isinstance(done, PmkitError):
+        return done if isinstance(done, CancelUnknown) else CancelUnknown(order_id, str(done))
+    return None if done else InvalidOrder(f"{order_id} was not cancelled ({done}): it is not replaced")
 
 
 def _refusal(answer: HttpAnswer, what: str) -> PmkitError:

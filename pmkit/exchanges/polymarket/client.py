@@ -13,23 +13,22 @@ from typing import Any
 from pmkit.clock import Clock
 from pmkit.config.secret import Secret
 from pmkit.endpoints import Endpoints
-from pmkit.errors import CancelUnknown, InsufficientFunds, InvalidOrder, NotSent, OrderRejected, PmkitError
+from pmkit.errors import InsufficientFunds, NotSent, OrderRejected, PmkitError
 from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.polymarket.account import DATA_REQUESTS, Account
 from pmkit.exchanges.polymarket.account_stream import AccountStream
 from pmkit.exchanges.polymarket.auth import Signer
-from pmkit.exchanges.polymarket.cancels import Cancels
+from pmkit.exchanges.polymarket.cancels import Cancels, check_replacement, not_replaced
 from pmkit.exchanges.polymarket.credentials import GivenCredentials, Login, given_credentials
 from pmkit.exchanges.polymarket.heartbeat import Heartbeat
 from pmkit.exchanges.polymarket.history import History
 from pmkit.exchanges.polymarket.journal import Journal
 from pmkit.exchanges.polymarket.limits import TradingLimits
 from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
-from pmkit.exchanges.polymarket.order_entry import OrderEntry, check_legs
+from pmkit.exchanges.polymarket.order_entry import Leg, OrderEntry, check_legs
 from pmkit.exchanges.polymarket.order_intent import leg_intent, limit_intent, market_intent
 from pmkit.exchanges.polymarket.order_lookup import OrderLookup
-from pmkit.exchanges.polymarket.order_plan import OrderPlan
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
 from pmkit.exchanges.polymarket.orders import MAX_BATCH
 from pmkit.exchanges.polymarket.redeem_side import RedeemSide
@@ -262,45 +261,38 @@ class PolymarketExchange(PublicSide, RedeemSide):
         """Up to 15 go in one request, more in several. One result per leg; only a log-in that fails raises."""
         self._check_open()
         check_legs(orders)
-        results: list[LegResult | None] = [None] * len(orders)
-        legal: list[tuple[int, tuple[PolymarketMarket, Order, OrderPlan]]] = []
-        for place, order in enumerate(orders):
-            try:
-                legal.append((place, await self._leg(order)))
-            except PmkitError as error:
-                results[place] = error
-        for first in range(0, len(legal), MAX_BATCH):
-            piece = legal[first : first + MAX_BATCH]
-            found = await self._entry.place_batch([leg for _, leg in piece])
-            for (place, _), result in zip(piece, found, strict=True):
-                results[place] = result
-        return [result for result in results if result is not None]
+        return await self._place_legal([await self._legal(order) for order in orders])
 
-    async def _leg(self, order: Order) -> tuple[PolymarketMarket, Order, OrderPlan]:
-        market = self.data.catalogue.known(order.market_id) or await self.data.get_market(order.market_id)
-        planned, plan = leg_intent(self.data, market, order)
-        return market, planned, plan
+    async def _legal(self, order: Order) -> Leg | PmkitError:
+        """One leg with its plan, or why there is none."""
+        try:
+            market = self.data.catalogue.known(order.market_id) or await self.data.get_market(order.market_id)
+            return market, *leg_intent(self.data, market, order)
+        except PmkitError as error:
+            return error
+
+    async def _place_legal(self, legs: Sequence[Leg | PmkitError]) -> list[LegResult]:
+        good = [leg for leg in legs if not isinstance(leg, PmkitError)]
+        placed: list[LegResult] = []
+        for first in range(0, len(good), MAX_BATCH):
+            placed += await self._entry.place_batch(good[first : first + MAX_BATCH])
+        left = iter(placed)
+        return [leg if isinstance(leg, PmkitError) else next(left) for leg in legs]
 
     async def replace_orders(self, cancels: Sequence[str], places: Sequence[Order]) -> list[LegResult]:
-        if len(cancels) != len(places):
-            raise InvalidOrder(f"{len(cancels)} orders to cancel and {len(places)} to place: each leg replaces one")
-        if len({order_id.lower() for order_id in cancels}) != len(cancels):
-            raise InvalidOrder("one order cannot be replaced by two: an id stands twice among the cancels")
+        """See `BaseExchange`. The order of a leg that cannot be legal is left alone."""
+        self._check_open()
+        check_replacement(cancels, places)
         check_legs(places)
-        done = await self.cancel_orders(cancels)
-        results: list[LegResult | None] = []
-        free: list[Order] = []
-        for order_id, order in zip(cancels, places, strict=True):
-            outcome = done[order_id]
-            if isinstance(outcome, PmkitError):
-                results.append(outcome if isinstance(outcome, CancelUnknown) else CancelUnknown(order_id, str(outcome)))
-            elif outcome:
-                free.append(order)
-                results.append(None)
-            else:
-                results.append(InvalidOrder(f"{order_id} was not cancelled ({outcome}): it is not replaced"))
-        placed = iter(await self.place_orders(free) if free else [])
-        return [next(placed) if result is None else result for result in results]
+        legs = [await self._legal(order) for order in places]
+        pairs = list(zip(cancels, legs, strict=True))
+        done = await self.cancel_orders([order_id for order_id, leg in pairs if not isinstance(leg, PmkitError)])
+        return await self._place_legal(
+            [
+                leg if isinstance(leg, PmkitError) else not_replaced(order_id, done[order_id]) or leg
+                for order_id, leg in pairs
+            ]
+        )
 
     def _check_open(self) -> None:
         if self._closed:

@@ -40,6 +40,7 @@ from pmkit.http import HttpAnswer
 _LOG = logging.getLogger("pmkit.polymarket")
 
 SALT_BITS: Final = MAX_SALT.bit_length()
+Leg = tuple[PolymarketMarket, Order, OrderPlan]
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 
 
@@ -86,7 +87,7 @@ class OrderEntry:
             raise
         return placed
 
-    async def place_batch(self, wanted: Sequence[tuple[PolymarketMarket, Order, OrderPlan]]) -> list[LegResult]:
+    async def place_batch(self, wanted: Sequence[Leg]) -> list[LegResult]:
         """Place up to 15 in one request; a result per order. Raises ConfigError for an account that is not usable."""
         try:
             identity = await self._ready()
