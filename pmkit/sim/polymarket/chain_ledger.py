@@ -101,8 +101,6 @@ class ChainLedger:
             raise KeyError(token)
         if window.condition_id not in self._conditions:
             condition = self.chain.prepare(bytes.fromhex(window.question_id[2:]))
-            if tuple(map(str, condition.ids)) != window.tokens:
-                raise RuntimeError(f"{window.slug}: the contract derives other token ids")
             self._conditions[window.condition_id] = window, condition
         return self._conditions[window.condition_id]
 

@@ -7,6 +7,7 @@ A collection is a point of alt_bn128 with the hash of condition and index set as
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import lru_cache
 
 from pmkit.sim.polymarket.market import Window
 from pmkit.sim.polymarket.signatures import address_bytes, keccak
@@ -21,8 +22,8 @@ def condition_of(question: bytes) -> bytes:
     return keccak(address_bytes(ORACLE) + question + (2).to_bytes(32))
 
 
-def token_of(condition: bytes, outcome: int) -> int:
-    """The token id of an outcome, with USDC.e behind it."""
+def token_of(condition: bytes, outcome: int, collateral: str = USDCE) -> int:
+    """The token id of an outcome, with that collateral behind it."""
     start = int.from_bytes(keccak(condition + (1 << outcome).to_bytes(32)))
     wants_odd = bool(start >> 255)
     x = start % _FIELD
@@ -34,7 +35,7 @@ def token_of(condition: bytes, outcome: int) -> int:
     if wants_odd != is_odd:
         is_odd = not is_odd  # the other root
     collection = x ^ (1 << 254) if is_odd else x
-    return int.from_bytes(keccak(address_bytes(USDCE) + collection.to_bytes(32)))
+    return int.from_bytes(keccak(address_bytes(collateral) + collection.to_bytes(32)))
 
 
 def _root(square: int) -> int | None:
@@ -42,8 +43,13 @@ def _root(square: int) -> int | None:
     return root if root * root % _FIELD == square else None
 
 
+@lru_cache(maxsize=8192)
+def _ids(question: str) -> tuple[str, str, str]:
+    condition = condition_of(bytes.fromhex(question[2:]))
+    return "0x" + condition.hex(), str(token_of(condition, 0)), str(token_of(condition, 1))
+
+
 def on_chain(window: Window) -> Window:
     """The window with the ids that a chain gives its question."""
-    condition = condition_of(bytes.fromhex(window.question_id[2:]))
-    up, down = (str(token_of(condition, outcome)) for outcome in (0, 1))
-    return replace(window, condition_id="0x" + condition.hex(), tokens=(up, down))
+    condition_id, up, down = _ids(window.question_id)
+    return replace(window, condition_id=condition_id, tokens=(up, down))

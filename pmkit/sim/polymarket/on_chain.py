@@ -16,12 +16,12 @@ from eth_utils.crypto import keccak
 
 from pmkit.clock import Clock
 from pmkit.sim.chain.machine import Machine
+from pmkit.sim.polymarket.ctf_ids import ORACLE, USDCE, condition_of, token_of
 from pmkit.sim.polymarket.signatures import address_bytes, checksummed
 from pmkit.sim.polymarket.wallets import WalletType, deposit_of, wallet_of
 
 CTF = "0x4D97DCd97eC945f40cF65F87097ACe5EA0476045"
 PUSD = "0xC011a7E12a19f7B1f670d46F03B03f3342E82DFB"
-USDCE = "0x2791Bca1f2de4661ED88A30C99A7a9449Aa84174"
 WCOL = "0x3A3BD7bb9528E159577F7C2e685CC81A765002E2"
 ADAPTER = "0xAdA100Db00Ca00073811820692005400218FcE1f"
 NEG_RISK_ADAPTER = "0xadA2005600Dec949baf300f4C6120000bDB6eAab"
@@ -34,7 +34,6 @@ DEPOSIT_CODE = "0x58CA52ebe0DadfdF531Cde7062e76746de4Db1eB"
 DEPOSIT_BEACON = "0x7A18EDfe055488A3128f01F563e5B479D92ffc3a"
 RELAY_HUB = "0xD216153c06E857cD7f72665E0aF1d7D82172F494"
 MULTI_SEND = "0xA238CBeb142c10Ef7Ad8442C6D1f9E89e07e7761"
-ORACLE = "0x58e1745bEdda7312C4CDdb72618923da1B90EfDE"
 # Where Safe 1.3.0 is on every chain.
 SAFE_CODE = "0xd9Db270c1B5E3Bd161E8c8503c55cEABeE709552"
 SAFE_HANDLER = "0xf48f2B2d2a534e402487b3ee7C18c33Aec0Fe5e4"
@@ -180,14 +179,16 @@ class PolymarketChain:
     def prepare(self, question: bytes, *, neg_risk: bool = False) -> Condition:
         """A question of that id under Protocol V1."""
         self.act(_HOUSE, CTF, "prepareCondition(address,bytes32,uint256)", ORACLE, question, 2)
-        condition = keccak(address_bytes(ORACLE) + question + (2).to_bytes(32))
-        up, down = (self._position_id(condition, 1 << outcome, neg_risk) for outcome in (0, 1))
+        condition = condition_of(question)
+        up, down = (token_of(condition, outcome, WCOL if neg_risk else USDCE) for outcome in (0, 1))
         return Condition("v1", neg_risk, "0x" + condition.hex(), question, (up, down))
 
-    def _position_id(self, condition: bytes, index_set: int, neg_risk: bool) -> int:
+    def position_id(self, condition: Condition, outcome: int) -> int:
+        """The token id of an outcome as the contract derives it."""
         signature = "getCollectionId(bytes32,bytes32,uint256)"
-        collection = self.read(CTF, signature, bytes(32), condition, index_set).to_bytes(32)
-        return self.read(CTF, "getPositionId(address,bytes32)", WCOL if neg_risk else USDCE, collection)
+        raw = bytes.fromhex(condition.condition_id[2:])
+        collection = self.read(CTF, signature, bytes(32), raw, 1 << outcome).to_bytes(32)
+        return self.read(CTF, "getPositionId(address,bytes32)", WCOL if condition.neg_risk else USDCE, collection)
 
     def give(self, holder: str, condition: Condition, up: int, down: int = 0) -> None:
         """Shares for a holder. They come from a split, so that the chain owes what they can pay."""
