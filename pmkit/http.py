@@ -158,6 +158,9 @@ class HttpSession:
         self._client: httpx.AsyncClient | None = None
         self._closed = False
         self._gate_until = 0.0
+        # Tasks with a request on its way, and those of them that `close` has ended.
+        self._asking: set[asyncio.Task[object]] = set()
+        self._ended: set[asyncio.Task[object]] = set()
         self.requests = 0
 
     async def __aenter__(self) -> Self:
@@ -241,6 +244,9 @@ class HttpSession:
         where = f"{method} {path} to {self.host}"
         sent_ms = self._clock.now_ms()
         self.requests += 1
+        task = asyncio.current_task()
+        assert task is not None
+        self._asking.add(task)
         try:
             async with self._clock.io_timeout(self._timeout if sink is None else None):
                 response = await client.send(request, stream=True)
@@ -263,6 +269,14 @@ class HttpSession:
             raise NotSent(f"{where} was not sent: a header holds letters that HTTP does not allow") from None
         except (httpx.HTTPError, TimeoutError) as error:
             raise Unanswered(f"{where} got no usable answer ({type(error).__name__})") from error
+        except asyncio.CancelledError:
+            # A cancellation of the caller's own is passed on, also when both come together.
+            if task in self._ended and task.uncancel() == 0:
+                raise Unanswered(f"{where} was on its way when the session was closed") from None
+            raise
+        finally:
+            self._asking.discard(task)
+            self._ended.discard(task)
         received_ms = self._clock.now_ms()
         answer = HttpAnswer(
             method,
@@ -344,11 +358,20 @@ class HttpSession:
         client, self._client = self._client, None
         if client is None:
             return
-        closing = asyncio.ensure_future(client.aclose())
+        # First the requests: a connection that is being made when its pool is closed would be left open for ever.
+        for task in self._asking - self._ended - {asyncio.current_task()}:
+            self._ended.add(task)
+            task.cancel()
+        closing = asyncio.ensure_future(self._close(client))
         done, _ = await asyncio.wait({closing}, timeout=CLOSE_SECONDS)
         if not done:
             closing.cancel()
             await asyncio.gather(closing, return_exceptions=True)
+
+    async def _close(self, client: httpx.AsyncClient) -> None:
+        while self._ended:
+            await asyncio.wait(self._ended, timeout=0.01)  # a task may go on behind its request
+        await client.aclose()
 
 
 def _dropped_while_idle(error: BaseException) -> bool:

@@ -247,3 +247,10 @@ def test_secrets_and_output_are_ignored_by_git() -> None:
     for name in kept:
         if name.endswith(".gitkeep"):
             assert (ROOT / name).is_file()
+
+
+def test_tests_that_a_page_names_are_there() -> None:
+    written = "\n".join(path.read_text(encoding="utf-8") for path in (ROOT / "tests").rglob("test_*.py"))
+    named = re.findall(r"`(test_\w+)`", (ROOT / "docs" / "binance.md").read_text(encoding="utf-8"))
+    assert len(named) > 50
+    assert [name for name in named if f"def {name}(" not in written] == []

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import json
+import re
 
 import pytest
 
 from pmkit.clock import ScaledClock, SystemClock
 from pmkit.endpoints import Endpoints, Where, is_loopback, require_safe
 from pmkit.errors import ConfigError
+
+
+def test_binance_us_is_no_fallback() -> None:
+    """Another venue, with other prices and without 1s candles (binance.md section 1)."""
+    binance = Endpoints.real().binance
+    for url in (*binance.rest, *binance.ws, binance.bulk):
+        assert re.fullmatch(r"(https|wss)://[a-z0-9-]+\.binance\.(com|vision)(:443|:9443)?", url)
 
 
 def test_json_round_trip_is_one_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import logging
 import socket
@@ -486,6 +487,43 @@ async def test_rs_18_cancelled_requests_give_their_connections_back() -> None:
         release.set()
         answers = await asyncio.gather(*(http.get("/x") for _ in range(10)))
         assert [answer.status for answer in answers] == [200] * 10
+
+
+async def test_closing_at_any_step_of_a_request_leaves_no_connection_open() -> None:
+    """One that was being made when the pool was closed stayed open for ever, or its request hung."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await read_request(reader)
+        writer.write(status_answer(200, b"{}"))
+
+    loop = asyncio.get_running_loop()
+    async with tcp_server(answer) as port:
+        for steps in range(25):
+            http = session(port)
+            asking = asyncio.ensure_future(http.request("GET", "/x"))
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            began = loop.time()
+            await http.close()
+            (found,) = await asyncio.gather(asking, return_exceptions=True)
+            assert isinstance(found, (HttpAnswer, NotSent, Unanswered)) and loop.time() - began < 3, (steps, found)
+            del http, asking, found
+            gc.collect()  # an unclosed socket warns, which fails the test
+
+
+async def test_closing_does_not_swallow_the_callers_own_cancellation() -> None:
+    async def hang(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+
+    async with tcp_server(hang) as port:
+        http = session(port)
+        asking = asyncio.ensure_future(http.request("GET", "/x"))
+        await asyncio.sleep(0.05)
+        closing = asyncio.ensure_future(http.close())
+        await asyncio.sleep(0)
+        asking.cancel()
+        await asyncio.gather(asking, closing, return_exceptions=True)
+        assert asking.cancelled()
 
 
 async def test_close_within_a_second_with_a_peer_that_hangs() -> None:

@@ -12,12 +12,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 from aiohttp import web
 
+from pmkit.clock import ManualClock
+from pmkit.config import values
 from pmkit.data.binance.fetcher import BinanceFetcher
 from pmkit.data.binance.gaps import LOST, read_report
 from pmkit.data.binance.history import Fetched, Progress
@@ -135,6 +138,32 @@ async def test_st_05_months_are_those_of_utc_in_every_zone(
     finally:
         monkeypatch.undo()
         time.tzset()
+
+
+async def test_dst_changes_neither_days_nor_bounds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """New York has 23 hours on 2026-03-08; at Binance and in PMKIT_PERIOD every day is one of UTC."""
+    monkeypatch.setenv("TZ", "America/New_York")
+    time.tzset()
+    try:
+        start, end = values.period("2026-03-07..2026-03-10").bounds(datetime(2026, 3, 20, tzinfo=UTC))
+        async with history("15m", NOW) as venue, client(venue) as fetcher:
+            found = await fetcher.fetch("BTCUSDT", "15m", start, end, tmp_path)
+            assert (found.candles, found.missing) == (3 * 96, 0)
+            held = months(tmp_path, interval="15m")["2026-03"]
+            assert held == venue.csv(ms("2026-03-07"), ms("2026-03-10"))
+    finally:
+        monkeypatch.undo()
+        time.tzset()
+
+
+@pytest.mark.parametrize("hours", [-30, -1, 1, 30])
+async def test_a_local_clock_that_is_wrong_changes_no_row(tmp_path: Path, hours: int) -> None:
+    async with history("1s", NOW) as venue:
+        clock = ManualClock(ms(NOW) + hours * HOUR)
+        async with BinanceFetcher(venue.endpoints(), clock) as fetcher:
+            found = await fetcher.fetch("BTCUSDT", "1s", ms(NOW) - HOUR, None, tmp_path)
+            assert found.end_ms == ms("2026-03-20T12:00:08")  # what ended within two seconds is left for the next run
+            assert months(tmp_path)["2026-03"] == venue.csv(ms(NOW) - HOUR, found.end_ms)
 
 
 @pytest.mark.parametrize("text", ['=cmd|"/c calc"!A1', "+1.0", "1.0\n2,3", "1,0", "NaN", "1e5", "-1.0", "", "１.0"])

@@ -177,6 +177,28 @@ async def test_candles_reach_buffer_and_subscribers() -> None:
             await feed.subscribe_candles(plain.append, symbols=["SOLUSDT"])
 
 
+async def test_readers_that_never_read_do_not_stop_the_feed() -> None:
+    """A queue of 100 that ended the stream when it was full (python-binance issues 1016, 1295, 1647)."""
+    async with running() as venue, live(venue, "BTCUSDT") as feed:
+        stuck = asyncio.Event()
+
+        async def hangs(event: CandleEvent) -> None:
+            await stuck.wait()
+
+        seen: list[CandleEvent] = []
+        idle = await feed.subscribe_candles()
+        behind = await feed.subscribe_candles(hangs)
+        idle._limit = behind._limit = 5
+        await feed.subscribe_candles(seen.append)
+        for _ in range(20):
+            await venue.tick()
+        await until(lambda: len(seen) == 20)
+        assert feed.candles("BTCUSDT").last_ms == seen[-1].candle.timestamp == venue.now_ms - S
+        assert feed.gaps("BTCUSDT") == []
+        assert idle.stats.dropped == 15 and behind.stats.dropped > 0
+        stuck.set()
+
+
 async def test_the_venues_limits_of_subscribing() -> None:
     async with running() as venue, live(venue, "BTCUSDT", "ETHUSDT") as feed:
         assert venue.last.streams == ["btcusdt@kline_1s", "ethusdt@kline_1s"]

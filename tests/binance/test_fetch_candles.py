@@ -17,6 +17,7 @@ from pmkit.data.binance.history import Estimate
 from pmkit.data.binance.plan import Source
 from pmkit.data.storage import first_time, last_time, validate
 from pmkit.errors import ConfigError
+from tests.test_prompts import DOWN, ENTER, SPACE, UP, Terminal
 
 pexpect = pytest.importorskip("pexpect", reason="pexpect is not installed")
 
@@ -110,6 +111,41 @@ def test_a_big_one_is_asked_for_in_a_terminal(tmp_path: Path) -> None:
     child.close()
     assert child.exitstatus == 0
     assert not list(tmp_path.rglob("*.csv"))
+
+
+class Script(Terminal):
+    """The script on a pseudo-terminal, with no answer given beforehand."""
+
+    def __init__(self, directory: Path) -> None:
+        variables = environment(directory) | {"TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
+        del variables["PMKIT_WHERE"]
+        self.child = pexpect.spawn(
+            sys.executable, SCRIPT, env=variables, cwd=str(directory), timeout=40, encoding="utf-8",
+            dimensions=(40, 160),
+        )
+        self.text = ""
+        self.seen = 0
+
+
+def test_every_question_is_asked_in_a_terminal(tmp_path: Path) -> None:
+    screen = Script(tmp_path)
+    try:
+        for question, keys in (
+            ("Select where", (ENTER,)),
+            ("Select assets", (SPACE, DOWN, DOWN, SPACE, ENTER)),
+            ("Select interval", (UP, ENTER)),
+            ("Period", ("\x7f", "\x7f", "2", "h", ENTER)),
+        ):
+            screen.see(question)
+            screen.type(*keys)
+        text = screen.end()
+    finally:
+        screen.child.close(force=True)
+    assert screen.child.exitstatus == 0, text
+    assert "BTCUSDT 1s: " in text and "rows to fetch" in text and "ETHUSDT" not in text
+    for symbol in ("BTCUSDT", "SOLUSDT"):
+        paths = sorted((tmp_path / "local" / f"{symbol}-1s").glob("*.csv"))
+        assert paths and all(validate(path, 1000) == [] for path in paths)
 
 
 def estimate(size: int, free: int) -> Estimate:
