@@ -16,7 +16,7 @@ from pmkit.sim.world import World
 
 WINDOW_MS = 900_000
 LONGEST_TEST_MS = 45_000
-PATIENCE_SECONDS = 60.0  # of the wall, for what happens within a few on an idle machine
+PATIENCE_SECONDS = 120.0  # of the wall, for what happens within a few on an idle machine
 LATE_READS = 600  # of a live book, 0.05 s apart
 ENOUGH_MS = 100_000  # left of a window; with less no market stays undecided for long
 
