@@ -1,7 +1,7 @@
 """A CLOB that takes every order, for the order-path benchmark. Prints its port and ends with its input.
 
-A process of its own, so that none of its work is counted. It answers GET /time, and POST /order with the order's hash;
-it checks nothing.
+A process of its own, so that none of its work is counted. It answers what a log-in asks, and POST /order with the
+order's hash; it checks nothing.
 """
 
 from __future__ import annotations
@@ -52,6 +52,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
             body = await reader.readexactly(int(lengths[0]) if lengths else 0)
             if lines[0].startswith("GET /time"):
                 answer = str(int(time.time())).encode()
+            elif lines[0].startswith("GET /balance-allowance"):
+                answer = b'{"balance":"1000000000","allowances":{}}'
             else:
                 known = {"errorMsg": "", "orderID": order_id(json.loads(body)["order"]), "status": "live"}
                 answer = json.dumps(known | {"takingAmount": "", "makingAmount": "", "success": True}).encode()
