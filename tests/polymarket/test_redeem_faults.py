@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import subprocess
+import sys
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -455,3 +457,15 @@ async def test_keys_that_are_refused_or_missing_say_so_without_showing_any(
     signatures = [body["signature"][2:] for body in venue.relayer.submitted]
     for secret in ("wrong-relayer-key", user.key[2:], *venue.relayer.relayer_keys, *signatures):
         assert secret not in text
+
+
+def test_web3_leaves_the_recursion_limit_of_the_process_alone() -> None:
+    """Seen: with the limit that py_ecc sets, a body of 100,000 brackets was a segmentation fault of the whole bot."""
+    code = (
+        "import sys; before = sys.getrecursionlimit()\n"
+        "from pmkit.exchanges.polymarket.chain import _import_web3; _import_web3()\n"
+        "assert 'py_ecc' in sys.modules and sys.getrecursionlimit() == before\n"
+        "from pmkit.exchanges.polymarket.refusals import judge; print(judge(500, b'[' * 99_999).proof)"
+    )
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
+    assert (run.returncode, run.stdout.strip()) == (0, "UNKNOWN"), run.stderr

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import importlib
 import logging
+import sys
 from collections.abc import Awaitable, Sequence
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -56,6 +57,17 @@ class NodeLags(VenueUnavailable):
     """The node does not have that block yet."""
 
 
+def _import_web3() -> Any:
+    """py_ecc, deep below web3, raises the recursion limit of the process to 100,000 when it is imported. With that, a
+    body of nothing but brackets does not end in a RecursionError but ends the process: the limit stays what it was.
+    """
+    limit = sys.getrecursionlimit()
+    try:
+        return importlib.import_module("web3")
+    finally:
+        sys.setrecursionlimit(limit)
+
+
 class Chain:
     """One chain, by the first of `urls` that works. Close it at the end. Raises ConfigError for an unsafe address."""
 
@@ -85,7 +97,7 @@ class Chain:
     async def _find(self) -> None:
         if self._closed:
             raise NotSent("the connection to the Polygon node is closed")
-        module = await asyncio.to_thread(importlib.import_module, "web3")
+        module = await asyncio.to_thread(_import_web3)
         failures: list[str] = []
         wrong: list[str] = []
         for step in range(len(self._urls)):
