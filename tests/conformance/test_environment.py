@@ -12,12 +12,10 @@ from pmkit.sim.traders import Grid, Traders
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import SCRIPTS, Client, ClientError
 from tests.conformance.truth import (
-    ENOUGH_MS,
     WINDOW_MS,
     balanced_seed,
     common_run,
     levels,
-    near_the_end,
     same_as_truth,
 )
 
@@ -65,16 +63,7 @@ def test_common_runs() -> None:
     assert common_run([1], [2]) == ([], [])
 
 
-def test_no_window_ends_while_a_test_runs() -> None:
-    for now in range(1_795_219_200_000, 1_795_219_200_000 + WINDOW_MS, 500):
-        wait, moved = near_the_end(now)
-        assert 0 <= wait <= ENOUGH_MS and 0 <= moved <= 25_000  # the venue takes stamps that are up to 30 s off
-        left = WINDOW_MS - (now + wait + moved) % WINDOW_MS
-        assert left > ENOUGH_MS
-        assert (wait, moved) == (0, 0) or left == WINDOW_MS - 5_000
-
-
-@pytest.mark.parametrize("left_ms", [895_000, 450_000, ENOUGH_MS])
+@pytest.mark.parametrize("left_ms", [895_000, 450_000, 100_000])
 def test_there_is_an_undecided_market_at_any_time(left_ms: int) -> None:
     for number in range(6):
         close = 1_795_219_200_000 + number * WINDOW_MS

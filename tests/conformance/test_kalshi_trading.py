@@ -16,8 +16,6 @@ from typing import Any
 
 import pytest
 
-import pmkit.sim.kalshi.auth as venue_auth
-from pmkit.clock import ScaledClock, SystemClock
 from pmkit.exchanges.kalshi.auth import Signer
 from pmkit.exchanges.kalshi.client import KalshiExchange
 from pmkit.exchanges.kalshi.types import KalshiMarket
@@ -30,13 +28,12 @@ from pmkit.sim.kalshi.venue import KalshiVenue
 from pmkit.sim.venues import LocalVenues
 from tests.conformance.conftest import OpenClient
 from tests.conformance.environment import Client, ClientError
-from tests.conformance.truth import PATIENCE_SECONDS, levels, settings_of
+from tests.conformance.truth import PATIENCE_SECONDS, levels, settings_of, signed_clock
 from tests.kalshi.spec_check import hold
 from tests.kalshi.tap import tapped
 
 SCRIPTS = ["pykalshi_trading", "kalshi_sdk_trading"]
 VERSIONS = {"pykalshi_trading": "2.0.0", "kalshi_sdk_trading": "22.4.0"}
-NOON = 1_795_176_000_000 + 450_000  # the middle of a window of 2026-11-20, whenever the test runs
 
 Row = dict[str, Any]
 
@@ -88,9 +85,7 @@ def local(
     async def opened(script: str) -> AsyncIterator[Local]:
         if script == "kalshi_sdk_trading" and client_python_version < (3, 12):
             pytest.skip("kalshi-sdk 22 needs Python 3.12; the environment of the clients has an older one")
-        # The clients sign with the wall's time; the market's is fixed, so that no window ends and no Thursday comes.
-        monkeypatch.setattr(venue_auth, "TOLERANCE_SECONDS", 1e12)
-        clock = ScaledClock(SystemClock().now_ms(), 1.0, NOON)
+        clock = signed_clock(monkeypatch)
         with tapped() as record:
             async with LocalVenues(seed=7, assets=("BTC",), clock=clock) as venues:
                 for limits in (venues.kalshi.limits, venues.kalshi.writes):

@@ -8,6 +8,9 @@ from collections.abc import Awaitable, Callable, Iterable
 from decimal import Decimal
 from typing import Any, TypeVar
 
+import pytest
+
+import pmkit.sim.kalshi.auth
 from pmkit.clock import Clock, ScaledClock, SystemClock
 from pmkit.endpoints import Endpoints
 from pmkit.exchanges.orderbook import OrderBook
@@ -18,7 +21,7 @@ WINDOW_MS = 900_000
 LONGEST_TEST_MS = 45_000
 PATIENCE_SECONDS = 120.0  # of the wall, for what happens within a few on an idle machine
 LATE_READS = 600  # of a live book, 0.05 s apart
-ENOUGH_MS = 100_000  # left of a window; with less no market stays undecided for long
+FRIDAY_NOON = 1_795_176_000_000 + 450_000  # 2026-11-20T12:07:30Z
 
 Levels = dict[Decimal, Decimal]
 Book = tuple[Levels, Levels]
@@ -31,26 +34,13 @@ def middle_clock() -> Clock:
     return ScaledClock(now, 1.0, now // WINDOW_MS * WINDOW_MS + WINDOW_MS // 2)
 
 
-async def signed_clock() -> Clock:
-    """The same for clients that sign with the wall's time, from which the venue takes stamps that are up to 30 s off.
+def signed_clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The same for clients of Kalshi, which sign with the wall's time: the venue takes whatever stamp they write.
 
-    The wall's time itself; near the end of a window it waits until the next one is so near that it may begin there.
+    The middle of a window of a Friday afternoon, whenever the test runs: no window ends, and no Thursday comes.
     """
-    wait_ms, moved_ms = near_the_end(SystemClock().now_ms())
-    if not moved_ms:
-        return SystemClock()
-    await asyncio.sleep(wait_ms / 1000)
-    now = SystemClock().now_ms()
-    return ScaledClock(now, 1.0, now + moved_ms)
-
-
-def near_the_end(now_ms: int) -> tuple[int, int]:
-    """How long to wait, and by how much to move the clock then, in ms: five seconds into the next window."""
-    left = WINDOW_MS - now_ms % WINDOW_MS
-    if left > ENOUGH_MS:
-        return 0, 0
-    wait = max(0, left - 20_000)
-    return wait, left - wait + 5_000
+    monkeypatch.setattr(pmkit.sim.kalshi.auth, "TOLERANCE_SECONDS", 1e12)
+    return ScaledClock(SystemClock().now_ms(), 1.0, FRIDAY_NOON)
 
 
 def balanced_seed(clock: Clock, asset: str = "BTC") -> int:
