@@ -189,7 +189,7 @@ def test_dp_01_each_dependency_of_pmkit_is_one_of_those_agreed() -> None:
     # DESIGN section 4. A new one is a decision: it comes with its reason, and with a line here.
     agreed = {
         "httpx", "websockets", "msgspec", "pandas", "coincurve", "pycryptodome", "web3", "cryptography", "inquirer",
-        "rich", "python-dotenv", "tzdata",
+        "rich", "python-dotenv", "tzdata", "sniffio",
     }  # fmt: skip
     found = {normal(re.split(r"[<>=;]", text)[0]) for text in PROJECT["project"]["dependencies"]}
     assert found == agreed

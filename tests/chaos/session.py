@@ -6,7 +6,6 @@ import asyncio
 import io
 import logging
 import shutil
-import sys
 import tempfile
 import traceback
 from collections import Counter
@@ -37,9 +36,6 @@ from pmkit.sim.virtual import VirtualClock, run
 from tests.chaos.invariants import Watch
 from tests.chaos.trader import Trader
 from tests.chaos.truth import BookHistory, Truth
-
-# httpcore asks for it at every request, and looking for what is not installed is slow: a fifth of a seed.
-sys.modules.setdefault("sniffio", None)  # type: ignore[arg-type]
 
 FIRST_QUARTER_MS = 1_795_176_000_000  # 2026-11-20 12:00 UTC, a Friday: Kalshi rests on Thursdays
 EXIT_SECONDS = 5.0
