@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from decimal import Decimal
 
 import pytest
@@ -38,10 +37,9 @@ def test_updown_bot():
 
 
 @MODES
-def test_order_flow_knows_what_every_order_brought(live, caplog):
-    caplog.set_level(logging.INFO)
+def test_order_flow_knows_what_every_order_brought(live):
     bot = played(OrderFlowBot, live, 8)
-    told = [record.message for record in caplog.records if " shares at " in record.message]
+    told = [line for line in bot.log.lines if " shares at " in line]
     assert len(told) == len(bot.tried) == 4, told
     bought = sum(sum(ledger.shares.values()) for ledger in bot.ledgers.values())
     assert bought == sum(Decimal(line.split()[1]) for line in told)

@@ -51,7 +51,7 @@ async def until(bot: BaseBot, condition: Any, seconds: float) -> None:
             await bot.clock.sleep(0.1)
 
 
-def test_ck_02_after_a_sleep_of_the_machine_the_markets_of_now_are_found_with_one_rollover(caplog):
+def test_ck_02_after_a_sleep_of_the_machine_the_markets_of_now_are_found_with_one_rollover():
     async def story(bot: Plain, venues: LocalVenues) -> None:
         await until(bot, bot.all_valid, 30)
         before = dict(bot.markets)
@@ -65,8 +65,8 @@ def test_ck_02_after_a_sleep_of_the_machine_the_markets_of_now_are_found_with_on
         assert all(bot.markets[key].market_id != market.market_id for key, market in before.items())
         assert bot.stats.windows_skipped == 2 * 11
 
-    on_local(Plain, live=False, story=story)
-    assert any("was away for" in record.message for record in caplog.records)
+    bot = on_local(Plain, live=False, story=story)
+    assert any("was away for" in line for line in bot.log.lines)
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["dry-run", "live"])
@@ -103,7 +103,7 @@ class BadHook(Plain):
         await asyncio.Event().wait()
 
 
-def test_ro_06_a_rollover_hook_that_raises_or_hangs_stops_nothing(caplog):
+def test_ro_06_a_rollover_hook_that_raises_or_hangs_stops_nothing():
     async def story(bot: BadHook, venues: LocalVenues) -> None:
         await bot.clock.sleep((5 + 15) * 60 + 15)
         assert bot.switched == {"kalshi": 2, "polymarket": 2}
@@ -113,7 +113,7 @@ def test_ro_06_a_rollover_hook_that_raises_or_hangs_stops_nothing(caplog):
 
     bot = on_local(BadHook, live=False, story=story)
     assert bot.stats.hook_errors == 2
-    said = [record.message for record in caplog.records]
+    said = bot.log.lines
     assert sum("_on_rollover has been running for 5 s" in line for line in said) == 2
     assert "_on_rollover raised" in said
 
@@ -161,7 +161,7 @@ def test_pl_03_orders_whose_answer_was_lost_are_looked_up_and_cancelled_at_exit(
     assert not any(exchange.unresolved or exchange.open for exchange in bot.exchanges.values())
 
 
-def test_pl_03_what_cannot_be_cancelled_at_exit_is_reported_by_id(caplog):
+def test_pl_03_what_cannot_be_cancelled_at_exit_is_reported_by_id():
     async def story(bot: Rester, venues: LocalVenues) -> None:
         await until(bot, bot.all_valid, 30)
         for market in bot.markets.values():
@@ -170,12 +170,12 @@ def test_pl_03_what_cannot_be_cancelled_at_exit_is_reported_by_id(caplog):
             venue.faults.delay(60.0)
 
     bot = on_local(Rester, live=True, story=story)
-    said = "\n".join(record.message for record in caplog.records)
+    said = "\n".join(bot.log.lines)
     for _, order_id in bot.resting:
         assert f"order {order_id} may still be open" in said
 
 
-def test_pl_03_orders_of_an_earlier_run_are_listed_before_the_first_tick(caplog):
+def test_pl_03_orders_of_an_earlier_run_are_listed_before_the_first_tick():
     class Leaver(Rester):
         OPEN_ORDERS = "leave"
 
@@ -183,14 +183,14 @@ def test_pl_03_orders_of_an_earlier_run_are_listed_before_the_first_tick(caplog)
         await until(bot, bot.all_valid, 30)
         for market in bot.markets.values():
             await bot.rest(market)
-        again = Rester(exchanges_of(venues, bot.clock, live=True), ("BTC",), clock=bot.clock)
+        again = Rester(exchanges_of(venues, bot.clock, live=True), ("BTC",), clock=bot.clock, log=bot.log)
         living = asyncio.create_task(again.start())
         await until(again, lambda: again.stats.ticks, 30)
         await again.stop()
         await living
 
     bot = on_local(Leaver, live=True, story=story)
-    said = [record.message for record in caplog.records if "has an open order already" in record.message]
+    said = [line for line in bot.log.lines if "has an open order already" in line]
     assert len(said) == 2 and all(any(order_id in line for line in said) for _, order_id in bot.resting)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Awaitable, Callable
 
 from pmkit.bot.base import BaseBot
@@ -19,6 +20,18 @@ from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, run
 
 START = 1_795_176_600_000  # five minutes before a boundary
+class Told(logging.Logger):
+    """A bot's log, kept as lines: no test that sets logging up elsewhere changes what is seen here."""
+
+    def __init__(self) -> None:
+        super().__init__("told", logging.INFO)
+        self.lines: list[str] = []
+        self.propagate = False
+
+    def handle(self, record: logging.LogRecord) -> None:
+        self.lines.append(record.getMessage())
+
+
 Story = Callable[[BaseBot, LocalVenues], Awaitable[None]]
 
 
@@ -51,7 +64,7 @@ def on_local(
         clock = VirtualClock(START, Entropy(seed))
         async with LocalVenues(seed=seed, assets=("BTC",), clock=clock, steps_per_wall_second=1.0) as venues:
             exchanges = [one for one in exchanges_of(venues, clock, live) if only in (None, one.venue)]
-            bot = kind(exchanges, ("BTC",), clock=clock)
+            bot = kind(exchanges, ("BTC",), clock=clock, log=Told())
 
             async def tell() -> None:
                 try:
