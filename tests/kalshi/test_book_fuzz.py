@@ -113,6 +113,21 @@ def test_md_18_20000_damaged_frames_never_raise(recorded_like: list[bytes]) -> N
     assert feed.unparsed > 5_000
 
 
+def test_md_18_a_frame_with_bytes_that_are_no_text_is_not_taken() -> None:
+    """In a name that the decoder skips they would hide that another name or the market was damaged as well."""
+    venue = Venue(2)
+    feed = BookFeed()
+    asked: list[str] = []
+    feed.on_resync = lambda sid, names, reason: asked.extend(names)
+    feed.watch(T, 10)
+    for frame in (subscribed(), venue.snapshot(T)):
+        feed.apply(frame, T0_NS)
+    assert feed.pairs[T].yes.valid
+    broken = delta(2, "yes", "0.1600", "61.35", ticker="KXBTC15M-26NOV202015-16").replace(b"market_id", b"mark\x98t_id")
+    feed.apply(broken, T0_NS)
+    assert not feed.pairs[T].yes.valid and asked == [T]
+
+
 @pytest.fixture
 def recorded_like() -> list[bytes]:
     venue = Venue(1)

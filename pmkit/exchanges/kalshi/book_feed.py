@@ -171,6 +171,8 @@ class BookFeed:
         """Like `apply`, and tells the others apart: 0 for data that changed nothing, CONTROL, UNKNOWN, UNPARSED."""
         self.frames += 1
         try:
+            if not frame.isascii():
+                frame.decode()  # the decoder does not look into what it skips: a name that is no text would hide damage
             message = decode_frame(frame)
         except _UNREADABLE:
             return self._odd(frame)
