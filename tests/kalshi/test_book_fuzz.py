@@ -123,8 +123,16 @@ def test_md_18_a_frame_with_bytes_that_are_no_text_is_not_taken() -> None:
     for frame in (subscribed(), venue.snapshot(T)):
         feed.apply(frame, T0_NS)
     assert feed.pairs[T].yes.valid
-    broken = delta(2, "yes", "0.1600", "61.35", ticker="KXBTC15M-26NOV202015-16").replace(b"market_id", b"mark\x98t_id")
-    feed.apply(broken, T0_NS)
+    other = delta(2, "yes", "0.1600", "61.35", ticker="KXBTC15M-26NOV202015-16").replace(b"market_id", b"mark\x98t_id")
+    feed.apply(other, T0_NS)
+    assert not feed.pairs[T].yes.valid
+    feed.apply(venue.snapshot(T), T0_NS)
+    assert feed.pairs[T].yes.valid
+    # A type that nobody knows counts in its sequence only where the frame is one.
+    unknown = delta(3, "yes", "0.1600", "61.35").replace(b"_delta", b"_dQlta").replace(b"9b0f", b"\xe0")
+    feed.apply(unknown, T0_NS)
+    assert not feed.pairs[T].yes.valid
+    feed.apply(delta(4, "yes", "0.1600", "61.35"), T0_NS)
     assert not feed.pairs[T].yes.valid and asked == [T]
 
 

@@ -46,6 +46,7 @@ from pmkit.exchanges.numbers import BookError, price_ticks
 CONTROL: Final = -1
 UNKNOWN: Final = -2
 UNPARSED: Final = -3
+UNKNOWN_TYPE: Final = "a message of an unknown type"
 
 _MAX_UNKNOWN_KINDS = 64
 # ValueError: bytes that are no UTF-8 come as UnicodeDecodeError, which is none of msgspec's own.
@@ -313,6 +314,7 @@ class BookFeed:
     def _odd(self, frame: bytes) -> int:
         """A frame that fits no type: unknown, or of a known type and broken. Its number counts all the same."""
         try:
+            frame.decode()
             envelope = decode_envelope(frame)
         except _UNREADABLE:
             # It may have been anything. The next number tells whether a change went with it.
@@ -332,7 +334,11 @@ class BookFeed:
             return UNPARSED
         self.last_unknown = "" if kind in IGNORED_TYPES else kind
         if self.last_unknown:
-            self.unknown[kind if kind in self.unknown or len(self.unknown) < _MAX_UNKNOWN_KINDS else "(other)"] += 1
+            new = kind not in self.unknown
+            self.unknown[kind if not new or len(self.unknown) < _MAX_UNKNOWN_KINDS else "(other)"] += 1
+            if new and stream is not None and stream.channel == ORDERBOOK:
+                # It may be a change under another name. Once per type: a new kind of message is no reason for a storm.
+                self._resync(stream, UNKNOWN_TYPE)
         return UNKNOWN
 
     # Sequence.

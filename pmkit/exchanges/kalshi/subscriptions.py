@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Final, NamedTuple
 
 from pmkit.clock import Clock
-from pmkit.exchanges.kalshi.book_feed import BookFeed
+from pmkit.exchanges.kalshi.book_feed import UNKNOWN_TYPE, BookFeed
 from pmkit.exchanges.kalshi.messages import (
     ENDED_CODES,
     FINAL_CODES,
@@ -44,7 +44,7 @@ ANSWER_SECONDS: Final = 5.0
 AGAIN_SECONDS: Final = 10.0
 """Wall seconds within which another resync means that the last step did not help."""
 RETRY_SECONDS: Final = 1.0
-HARMLESS: Final = frozenset({"tick size changed", "price off the grid"})
+HARMLESS: Final = frozenset({"tick size changed", "price off the grid", UNKNOWN_TYPE})
 """Reasons for a new snapshot that are no fault of the connection."""
 _SNAPSHOT: Final = "get_snapshot"
 _ASKED, _RESUBSCRIBED = 1, 2
