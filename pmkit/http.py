@@ -59,6 +59,24 @@ def _tls(trust_env: bool) -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=trust_env)
 
 
+async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
+    try:
+        return await client.send(request, stream=True)
+    except BaseException:
+        # httpcore 1.0 keeps a connection whose request was cancelled before its first byte, connected or not yet: it
+        # belongs to nobody, never becomes free and counts for ever. A few of them, and every order is a PoolTimeout.
+        for transport in (client._transport, *client._mounts.values()):
+            pool: Any = getattr(transport, "_pool", None)
+            if pool is not None:
+                in_use = {id(waiting.connection) for waiting in pool._requests}
+                lost = [one for one in pool._connections if id(one) not in in_use]
+                lost = [one for one in lost if not (one.is_idle() or one.is_closed())]
+                for one in lost:
+                    pool._connections.remove(one)
+                await pool._close_connections([*lost, *pool._assign_requests_to_connections()])
+        raise
+
+
 class Unanswered(VenueUnavailable):
     """The request may have reached the venue; no usable answer came back."""
 
@@ -249,7 +267,7 @@ class HttpSession:
         self._asking.add(task)
         try:
             async with self._clock.io_timeout(self._timeout if sink is None else None):
-                response = await client.send(request, stream=True)
+                response = await _send(client, request)
                 self._close_gate(response.status_code, response.headers.get("retry-after"))
                 try:
                     if sink is None or response.status_code != 200:

@@ -18,6 +18,15 @@ ROOT = Path(__file__).resolve().parent.parent
 RECURSION_LIMIT = sys.getrecursionlimit()
 
 
+# Files that take longest, most of it waiting: begun first, so that no worker is left with one of them at the end.
+LONG = ("test_processes", "test_history_against_sim", "test_soak", "test_resume", "test_sim_binance_bulk", "test_benchmarks")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    place = {name: number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
 def pytest_runtest_setup() -> None:
     """py_ecc, which comes with eth_account and web3, raises the limit of the whole process to 100,000.
     Tests of hostile JSON would then not end in a RecursionError but with the process.

@@ -478,9 +478,9 @@ async def test_rs_18_cancelled_requests_give_their_connections_back() -> None:
             writer.write(status_answer(200, b"{}"))
 
     async with tcp_server(slow) as port, session(port, max_connections=4, connect_timeout=1.0) as http:
-        for _ in range(40):
+        for turn in range(200):
             tasks = [asyncio.ensure_future(http.get("/x")) for _ in range(5)]
-            await asyncio.sleep(0.002)
+            await asyncio.sleep(0.0005 * (turn % 8))
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)

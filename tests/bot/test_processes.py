@@ -159,7 +159,8 @@ def test_from_the_prompts_to_the_trade_file_in_a_terminal(tmp_path):
     bot.send(space + enter)
     bot.expect(r"polymarket BTC +\d+s +UP")  # the status line
     bot.expect(r"kalshi BTC +\d+s +YES")
-    wait_for(lambda: any(row["event"] == "accepted" for row in rows(tmp_path)), 30)
+    # A window may have no two-sided book; one lasts a minute at this speed.
+    wait_for(lambda: any(row["event"] == "accepted" for row in rows(tmp_path)), 75)
     began = time.monotonic()
     bot.sendcontrol("c")
     bot.expect("markets of this run")
