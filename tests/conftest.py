@@ -19,7 +19,7 @@ RECURSION_LIMIT = sys.getrecursionlimit()
 
 
 # Files that take longest, most of it waiting: begun first, so that no worker is left with one of them at the end.
-LONG = ("test_processes", "test_history_against_sim", "test_soak", "test_resume", "test_sim_binance_bulk", "test_benchmarks")
+LONG = ("test_processes", "test_history_against_sim", "test_soak", "test_resume", "test_sim_binance_bulk")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
