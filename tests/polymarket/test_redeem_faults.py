@@ -459,6 +459,21 @@ async def test_keys_that_are_refused_or_missing_say_so_without_showing_any(
         assert secret not in text
 
 
+@pytest.mark.parametrize("kind", [WalletType.EOA, WalletType.SAFE, WalletType.PROXY])
+async def test_the_direct_path_shows_no_key_in_results_errors_and_logs(
+    venue: ChainVenue, kind: WalletType, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG)
+    user = venue.user(kind)
+    shown = [repr(user.signer), repr(await user.redeem(user.won()))]
+    venue.faults.arm("raw_answer_lost")
+    shown.append(repr(await user.redeem(user.won())))
+    loser = user.redeemer()
+    shown.append(repr(loser))
+    text = "\n".join([*shown, *(REDACTOR(record.getMessage()) for record in caplog.records)])
+    assert len(caplog.records) > 5 and user.key[2:].lower() not in text.lower()
+
+
 def test_web3_leaves_the_recursion_limit_of_the_process_alone() -> None:
     """Seen: with the limit that py_ecc sets, a body of 100,000 brackets was a segmentation fault of the whole bot."""
     code = (
