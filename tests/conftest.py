@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Generator
@@ -32,6 +33,8 @@ def pytest_runtest_setup() -> None:
     Tests of hostile JSON would then not end in a RecursionError but with the process.
     """
     sys.setrecursionlimit(RECURSION_LIMIT)
+    # Programs that a test runs in its own process (examples, benchmarks) quieten it: the next test wants its lines.
+    logging.getLogger("pmkit").setLevel(logging.NOTSET)
 
 
 def recordings_directory() -> Path:
