@@ -549,38 +549,21 @@ async def test_md_29_start_is_a_no_op_while_running_and_one_connection_is_made()
 
 
 async def test_md_29_old_reader_has_ended_before_the_next_one_reads() -> None:
-    async with venue(lambda peer: peer.send("hello")) as there:
+    async with venue(lambda peer: peer.send(peer.number)) as there:
         feed = Feed(there.url, fast_clock())
-        reading: set[str] = set()
-        together: list[set[str]] = []
-        connect = feed._connect
+        readers: list[int] = []
 
-        async def watched(url: str, headers: object) -> object:
-            connection = await connect(url, {})
-            recv, label = connection.recv, str(id(connection))
+        def seen(message: object) -> None:
+            readers.append(sum(task.get_name() == "pmkit link reader" for task in asyncio.all_tasks()))
 
-            async def noted(decode: bool | None = None) -> object:
-                reading.add(label)
-                link = feed._supervisor.link
-                if link is not None and link._connection is connection:  # not the peek of a renewal
-                    together.append(set(reading))
-                try:
-                    return await recv(decode)
-                finally:
-                    reading.discard(label)
-
-            connection.recv = noted  # type: ignore[method-assign,assignment]
-            return connection
-
-        feed._connect = watched  # type: ignore[method-assign,assignment]
+        feed.raise_on = seen
         async with running(feed, "a"):
             for number in range(2, 8):
-                await there.last.send(number)
+                await there.last.send(number - 1)
                 feed.drop("again") if number % 2 else feed.renew("again")
-                await until(lambda n=number: feed.generation == n and feed.connected)
-                await asyncio.sleep(0.01)
-        assert len(together) > 10
-        assert all(len(now) == 1 for now in together)
+                await until(lambda n=number: feed.by_generation[-1:] == [(n, n)])
+        assert set(readers) == {1}
+        assert all(generation == number for generation, number in feed.by_generation)
 
 
 @pytest.mark.parametrize("state", ["connecting", "backoff", "serving", "deaf", "full", "renewing", "new"])

@@ -14,11 +14,12 @@ from typing import ClassVar, Generic
 
 from pmkit.clock import Clock
 from pmkit.errors import NotSent, VenueUnavailable
+from pmkit.websocket.connection import Connection
 from pmkit.websocket.failures import REFUSING_CODES
 from pmkit.websocket.link import K, LinkSettings
 from pmkit.websocket.reports import FrameError, Reports, SocketStats
 from pmkit.websocket.supervisor import Supervisor, SupervisorSettings
-from pmkit.websocket.transport import OPEN_SECONDS, Connection, open_connection
+from pmkit.websocket.transport import OPEN_SECONDS, open_connection
 
 __all__ = ["BaseWebSocket", "FrameError", "SocketStats"]
 

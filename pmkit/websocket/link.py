@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable, Coroutine, Hashable, Mapping
+from collections.abc import Callable, Coroutine, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -13,9 +13,10 @@ from websockets.exceptions import ConnectionClosed
 from pmkit.clock import Clock, Timer
 from pmkit.errors import NotSent, PmkitError, VenueUnavailable
 from pmkit.wakeup import WakeWatch
+from pmkit.websocket.connection import Connection
 from pmkit.websocket.failures import Failure, of_close, printable
 from pmkit.websocket.reports import FrameError, Reports
-from pmkit.websocket.transport import Connection, Pacer
+from pmkit.websocket.transport import Pacer
 
 if TYPE_CHECKING:
     from pmkit.websocket.base import BaseWebSocket
@@ -82,22 +83,22 @@ class Link(Generic[K]):
         self._pacer = Pacer(clock, settings.pace)
         self._ended = False
 
-    async def first_frame(self, seconds: float) -> bytes | None:
-        """Subscribe, and wait for what comes first; None when nothing came in time. For a link that is not serving yet.
+    async def introduce(self, seconds: float) -> None:
+        """Subscribe, and wait for what comes first, but not longer than that. For a link that is not serving yet.
 
         Raises ConnectionClosed, NotSent or VenueUnavailable.
         """
         await self._replay()
         try:
             async with self._clock.io_timeout(seconds):
-                return await self._connection.recv(False)
+                await self._connection.spoken()
         except TimeoutError:
-            return None
+            return
 
-    def serve(self, frame: bytes | None) -> None:
-        """Start reading (`frame`, where given, was read before), subscribing and watching."""
+    def serve(self) -> None:
+        """Start reading (what waits first), subscribing and watching."""
         settings = self._settings
-        self._spawn(self._read(frame), "reader")
+        self._spawn(self._read(), "reader")
         self._spawn(self._subscribe(), "subscriptions")
         self._spawn(self._stay_awake(), "wake watch")
         if settings.deadline is not None:
@@ -147,41 +148,48 @@ class Link(Generic[K]):
 
     # Its tasks.
 
-    async def _read(self, frame: bytes | None) -> None:
-        recv, on_frame = self._connection.recv, self._socket._on_frame
-        stats, pong = self._reports.stats, self._settings.pong
-        time_ns, monotonic = self._clock.time_ns, self._clock.io_monotonic
+    async def _read(self) -> None:
         try:
+            self._connection.deliver_to(self._receive)
             while True:
-                data = await recv(False) if frame is None else frame
-                frame = None
-                if self._ended:
-                    return
-                stats.frames += 1
-                stats.bytes += len(data)
-                if data == pong:
-                    self._last_pong = monotonic()
-                    continue
-                received_ns = time_ns()
-                try:
-                    if not data:
-                        raise FrameError("an empty frame")
-                    is_data = on_frame(data, received_ns)
-                except FrameError as error:
-                    self._reports.garbage(data, error)
-                    continue
-                except Exception as error:
-                    self._reports.failed("_on_frame", error)
-                    continue
-                if is_data:
-                    stats.data_frames += 1
-                    self._last_data = monotonic()
-                    self.last_data_ns = received_ns
-                    self.data_frames += 1
-                    if self.data_frames == 1:
-                        self._on_delivery()
+                self._receive([await self._connection.recv(False)])  # none: it only ends, with the reason
         except ConnectionClosed as error:
             self._on_loss(self, of_close(error, self._socket.refusing_codes))
+
+    def _receive(self, messages: Sequence[bytes]) -> None:
+        """The messages of one read, in order. What they are given as their time is the time of the read."""
+        on_frame, stats, pong = self._socket._on_frame, self._reports.stats, self._settings.pong
+        received_ns, now = self._clock.time_ns(), self._clock.io_monotonic()
+        for data in messages:
+            if self._ended:
+                return
+            stats.frames += 1
+            stats.bytes += len(data)
+            if data == pong:
+                self._last_pong = now
+                continue
+            try:
+                if not data:
+                    raise FrameError("an empty frame")
+                is_data = on_frame(data, received_ns)
+            except FrameError as error:
+                self._reports.garbage(data, error)
+                continue
+            except Exception as error:
+                self._reports.failed("_on_frame", error)
+                continue
+            except asyncio.CancelledError as error:
+                # Nothing here can be cancelled: a callback let it out. It must not go on into the transport.
+                self._reports.failed("_on_frame", error)
+                self._on_loss(self, Failure("the reader ended by itself"))
+                return
+            if is_data:
+                stats.data_frames += 1
+                self._last_data = now
+                self.last_data_ns = received_ns
+                self.data_frames += 1
+                if self.data_frames == 1:
+                    self._on_delivery()
 
     async def _subscribe(self) -> None:
         """Keep the venue's subscriptions in line with what is wanted."""

@@ -18,10 +18,10 @@ from pmkit.clock import Clock
 from pmkit.endpoints import require_safe
 from pmkit.errors import NotSent, VenueUnavailable
 from pmkit.websocket.backoff import Backoff
+from pmkit.websocket.connection import CLOSE_SECONDS
 from pmkit.websocket.failures import Failure, of_close, of_handshake
 from pmkit.websocket.link import K, Link, LinkSettings
 from pmkit.websocket.reports import Reports
-from pmkit.websocket.transport import CLOSE_SECONDS
 
 if TYPE_CHECKING:
     from pmkit.websocket.base import BaseWebSocket
@@ -151,7 +151,7 @@ class Supervisor(Generic[K]):
     async def _life(self) -> Failure:
         """Open a connection, serve it and its planned successors; returns what ended it."""
         try:
-            await self._switch(await self._open(), None, None)
+            await self._switch(await self._open(), None)
         except _NoConnection as error:
             return error.failure
         while self.link is not None:
@@ -169,13 +169,13 @@ class Supervisor(Generic[K]):
         while self.link is not None:
             try:
                 link = await self._open()
-                frame = await self._first_frame(link)
+                await self._introduce(link)
             except _NoConnection as error:
                 self._reports.renewal_failed(error.failure)
                 wait = self._wait(backoff, error.failure)
             else:
                 self._stats.renewals += 1
-                await self._switch(link, reason, frame)
+                await self._switch(link, reason)
                 return
             try:
                 async with self._clock.timeout(wait):
@@ -183,9 +183,9 @@ class Supervisor(Generic[K]):
             except TimeoutError:
                 continue
 
-    async def _first_frame(self, link: Link[K]) -> bytes | None:
+    async def _introduce(self, link: Link[K]) -> None:
         try:
-            return await link.first_frame(FIRST_FRAME_SECONDS)
+            await link.introduce(FIRST_FRAME_SECONDS)
         except ConnectionClosed as error:
             self._retire(link)
             raise _NoConnection(of_close(error, self._socket.refusing_codes)) from None
@@ -227,7 +227,7 @@ class Supervisor(Generic[K]):
             on_loss=self._link_lost,
         )
 
-    async def _switch(self, link: Link[K], renewal: str | None, frame: bytes | None) -> None:
+    async def _switch(self, link: Link[K], renewal: str | None) -> None:
         """Make a connection the current one. From here on frames of the old one are dropped."""
         old, self.link = self.link, link
         self.generation += 1
@@ -247,7 +247,7 @@ class Supervisor(Generic[K]):
         link.timers.append(self._clock.call_later(self._settings.min_uptime, self._unblock))
         if self._settings.renew_after is not None:
             link.timers.append(self._clock.call_later(self._settings.renew_after, self.renew, "planned"))
-        link.serve(frame)
+        link.serve()
 
     def _leave(self, link: Link[K]) -> None:
         """A connection is done with: what it delivered last, what it proved, and its goodbye."""

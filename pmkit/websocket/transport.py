@@ -1,5 +1,5 @@
 """The seam to the websockets library: opening one connection, and the pace of what is sent. No other module of pmkit
-imports the library's client.
+imports the library's client, but `connection.py`.
 """
 
 from __future__ import annotations
@@ -10,16 +10,15 @@ import logging
 import ssl
 from collections import deque
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
-from websockets.asyncio.client import ClientConnection, connect
-from websockets.protocol import State
+from websockets.asyncio.client import connect
 
 from pmkit.clock import Clock
 from pmkit.endpoints import is_loopback
+from pmkit.websocket.connection import CLOSE_SECONDS, Connection
 
 OPEN_SECONDS = 10.0
-CLOSE_SECONDS = 0.5
 _HAPPY_EYEBALLS_SECONDS = 0.25
 # A sliding window is watched by two clocks; a few per cent keep ours the stricter one.
 _PACE_MARGIN = 1.05
@@ -28,36 +27,6 @@ _PACE_MARGIN = 1.05
 # logger of its own that stays at WARNING whatever level the root has.
 _LIBRARY_LOG = logging.getLogger("pmkit.websocket.library")
 _LIBRARY_LOG.setLevel(logging.WARNING)
-
-
-class Connection(ClientConnection):
-    """Ends at once when the peer says goodbye or breaks the protocol.
-
-    By itself the library waits for the peer to close TCP as well, up to its next ping, and recv() waits with it.
-    """
-
-    leaving = False
-    """We are closing: the peer may take its time, within the close timeout."""
-
-    @property
-    def is_open(self) -> bool:
-        return self.state is State.OPEN
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self.leaving and self.state is State.CLOSING:
-            self.transport.abort()
-
-    async def hang_up(self) -> None:
-        """Say goodbye, and cut the line when the peer has not answered within `CLOSE_SECONDS`."""
-        self.leaving = True
-        closing = asyncio.ensure_future(self.close())
-        try:
-            await asyncio.wait({closing}, timeout=CLOSE_SECONDS + 0.1)
-        finally:
-            self.transport.abort()
-            closing.cancel()
-            await asyncio.gather(closing, return_exceptions=True)
 
 
 class _Connect(connect):
@@ -104,9 +73,8 @@ async def open_connection(
         ping_timeout=ping_timeout,
         close_timeout=CLOSE_SECONDS,
         max_size=max_size,
-        max_queue=16,
         logger=_LIBRARY_LOG,
-        create_connection=Connection,
+        create_connection=cast(Any, functools.partial(Connection, largest=max_size)),  # it is only called
         **options,
     )
     assert isinstance(connection, Connection)

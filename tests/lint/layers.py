@@ -30,7 +30,7 @@ _GROUND = """
     logging.text logging.writer
     prompts prompts.inquirer
     websocket websocket.backoff websocket.base websocket.deadlines websocket.failures websocket.link websocket.reports
-    websocket.supervisor websocket.transport
+    websocket.connection websocket.supervisor websocket.transport
 """
 _WIRE = """
     exchanges exchanges.types exchanges.market exchanges.numbers exchanges.depth exchanges.orderbook exchanges.mirror
