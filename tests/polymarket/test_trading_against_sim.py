@@ -62,7 +62,8 @@ class Run:
         size = pick.randint(5, 20)
         try:
             if kind < 0.5:
-                placing = self.exchange.place_limit_order(market, outcome, Side.BUY, D(pick.randint(2, 6)) / 100, size)
+                price = D(pick.randint(2, 6)) / 100  # at 50 shares a dollar at least: where the market comes down to it
+                placing = self.exchange.place_limit_order(market, outcome, Side.BUY, price, 45 + size)
             elif kind < 0.8:
                 placing = self.exchange.place_market_order(
                     market, outcome, Side.BUY, worst_price="0.98", amount=pick.randint(2, 9)
