@@ -473,11 +473,11 @@ async def _awaited(coro: Awaitable[Counter[str]]) -> Counter[str]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("parts", nargs="*", default=list(PARTS), choices=[*PARTS, []])
+    parser.add_argument("parts", nargs="*", metavar="PART", choices=[*PARTS, []], default=[])
     parser.add_argument("--count", type=int, default=100_000)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
-    for part in given.parts:
+    for part in given.parts or PARTS:
         began = time.perf_counter()
         found = fuzz(part, given.count, given.seed)
         print(f"{part}: {given.count} in {time.perf_counter() - began:.0f} s: {dict(found)}")

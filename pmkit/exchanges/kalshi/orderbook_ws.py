@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
 from pmkit.clock import Clock, Timer
-from pmkit.errors import AuthError, ConfigError, NotSent, PmkitError, VenueUnavailable
-from pmkit.exchanges.kalshi.auth import SOCKET_PATH, HandshakeSigner, path_of
+from pmkit.errors import AuthError, NotSent, PmkitError, VenueUnavailable
+from pmkit.exchanges.kalshi.auth import HandshakeSigner
 from pmkit.exchanges.kalshi.book_feed import UNKNOWN, UNPARSED, BookFeed
 from pmkit.exchanges.kalshi.book_pair import BookPair
+from pmkit.exchanges.kalshi.signed_ws import SignedSocket
 from pmkit.exchanges.kalshi.subscriptions import Key, Subscriptions
 from pmkit.venue_clock import VenueClock
-from pmkit.websocket.base import BaseWebSocket, FrameError
+from pmkit.websocket.base import FrameError
 from pmkit.websocket.deadlines import KALSHI_BOOK
 
 __all__ = ["BookFeed", "KalshiSocket", "Key"]
@@ -28,16 +29,14 @@ CROSS_SECONDS: Final = 0.25
 MAX_AGE_SECONDS: Final = 10.0
 """Market seconds (at least one of wall time) that a change may be old when it arrives."""
 _KEEP_SECONDS: Final = 0.5
-_MEASURE_SECONDS: Final = 30.0
 _MAX_FRAME_BYTES: Final = 64 * 2**20
 _LOG = logging.getLogger("pmkit.kalshi")
 
 
-class KalshiSocket(BaseWebSocket[Key]):
+class KalshiSocket(SignedSocket[Key]):
     """One connection for books, trades and market news.
 
-    `confirm()` is asked when nothing came for `KALSHI_BOOK` market seconds; `measure()` measures the venue's clock,
-    once in a while when the venue refuses the handshake.
+    `confirm()` is asked when nothing came for `KALSHI_BOOK` market seconds.
     """
 
     def __init__(
@@ -54,18 +53,17 @@ class KalshiSocket(BaseWebSocket[Key]):
         on_gap: Callable[[str, int], object] | None = None,
         compression: bool = False,
     ) -> None:
-        """Raises ConfigError for an address whose path is not the one that is signed."""
-        if path_of(url) != SOCKET_PATH:
-            raise ConfigError(f"Kalshi's socket address must end in {SOCKET_PATH}, the path that is signed")
         super().__init__(
             url,
             clock,
+            signer,
+            venue_clock=venue_clock,
+            measure=measure,
             name="kalshi",
             deadline=KALSHI_BOOK,
             on_gap=on_gap,
             compression=compression,
             max_size=_MAX_FRAME_BYTES,
-            pace=20.0,
         )
         self.feed = feed
         self.aged = 0
@@ -79,17 +77,10 @@ class KalshiSocket(BaseWebSocket[Key]):
             wake=self._work.set,
             is_over=is_over,
         )
-        self._signer = signer
-        self._venue_clock = venue_clock
         self._confirm = confirm
-        self._measure = measure
-        self._next_measure = 0.0
         self._crosses: dict[str, Timer] = {}
         self._keeper: asyncio.Task[None] | None = None
         feed.on_crossed = self._on_crossed
-
-    def _handshake_headers(self) -> Mapping[str, str]:
-        return self._signer.headers("GET", SOCKET_PATH, self._venue_clock.now_ms())
 
     def _subscribe_frames(self, keys: Sequence[Key], first: bool) -> Sequence[str | bytes]:
         if first:
@@ -176,10 +167,6 @@ class KalshiSocket(BaseWebSocket[Key]):
 
     async def _attend(self) -> None:
         if not self.connected:
-            if self.stats.blocked and self._clock.io_monotonic() >= self._next_measure:
-                # A stamp that is off by more than some seconds is refused like a wrong key (kalshi.md 2.3).
-                self._next_measure = self._clock.io_monotonic() + _MEASURE_SECONDS
-                await self._measure()
             return
         self._check_age()
         for frame in self.subscriptions.due():

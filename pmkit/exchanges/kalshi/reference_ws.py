@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import msgspec
 from pmkit.clock import Clock
 from pmkit.errors import AuthError, ConfigError, PmkitError, VenueUnavailable
 from pmkit.exchanges.base import Callback
-from pmkit.exchanges.kalshi.auth import SOCKET_PATH, HandshakeSigner
+from pmkit.exchanges.kalshi.auth import HandshakeSigner
 from pmkit.exchanges.kalshi.messages import (
     ENDED_CODES,
     IGNORED_TYPES,
@@ -36,11 +36,12 @@ from pmkit.exchanges.kalshi.messages import (
     subscribe,
     update_indices,
 )
+from pmkit.exchanges.kalshi.signed_ws import SignedSocket
 from pmkit.exchanges.kalshi.types import WINDOW_MS, KalshiMarket, KalshiReference
 from pmkit.exchanges.types import NoMarket, ReferencePrice
 from pmkit.streams import Policy, Subscription
 from pmkit.venue_clock import VenueClock
-from pmkit.websocket.base import BaseWebSocket, FrameError
+from pmkit.websocket.base import FrameError
 from pmkit.websocket.deadlines import FIRST_SNAPSHOT, KALSHI_REFERENCE
 from pmkit.websocket.failures import printable
 
@@ -58,7 +59,7 @@ def index_of(asset: str) -> str:
     return "BRTI" if asset == "BTC" else f"{asset}USD_RTI"
 
 
-class IndexSocket(BaseWebSocket[str]):
+class IndexSocket(SignedSocket[str]):
     """One connection for index values. Keys are index ids; `on_value(value, received_ns)` gets every tick.
 
     `refused` is what the venue said to the last subscription that it did not take, "" where it took all.
@@ -76,41 +77,22 @@ class IndexSocket(BaseWebSocket[str]):
         measure: Callable[[], Awaitable[object]],
     ) -> None:
         super().__init__(
-            url, clock, name="kalshi index", deadline=KALSHI_REFERENCE, compression=compression, pace=20.0
+            url,
+            clock,
+            signer,
+            venue_clock=venue_clock,
+            measure=measure,
+            name="kalshi index",
+            deadline=KALSHI_REFERENCE,
+            compression=compression,
         )
         self.refused = ""
-        self._signer = signer
-        self._venue_clock = venue_clock
         self._on_value = on_value
-        self._measure = measure
-        self._measuring: asyncio.Task[None] | None = None
         self._ids = 0
         self._sid: int | None = None
 
-    def _handshake_headers(self) -> Mapping[str, str]:
-        return self._signer.headers("GET", SOCKET_PATH, self._venue_clock.now_ms())
-
     def _on_connect(self) -> None:
         self._sid = None
-
-    def _on_blocked(self, reason: str) -> None:
-        # A stamp that is off by more than some seconds is refused like a wrong key (kalshi.md 2.3).
-        if self._measuring is None or self._measuring.done():
-            self._measuring = asyncio.get_running_loop().create_task(self._remeasure(), name="pmkit kalshi clock")
-
-    async def _remeasure(self) -> None:
-        try:
-            await self._measure()
-        except PmkitError as error:
-            _LOG.warning("kalshi: the venue's clock could not be measured: %s", error)
-
-    async def close(self) -> None:
-        """End everything, within a second of wall time. May be called again."""
-        measuring, self._measuring = self._measuring, None
-        if measuring is not None:
-            measuring.cancel()
-            await asyncio.gather(measuring, return_exceptions=True)
-        await super().close()
 
     def _subscribe_frames(self, keys: Sequence[str], first: bool) -> Sequence[str | bytes]:
         # The same command again adds to the subscription that is there (kalshi.md 6.2).

@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Final
 
 import msgspec
 
 from pmkit.clock import Clock, Timer
 from pmkit.errors import AuthError, PmkitError, VenueUnavailable
-from pmkit.exchanges.kalshi.auth import SOCKET_PATH, HandshakeSigner
+from pmkit.exchanges.kalshi.auth import HandshakeSigner
 from pmkit.exchanges.kalshi.messages import (
     ENDED_CODES,
     Envelope,
@@ -29,6 +29,7 @@ from pmkit.exchanges.kalshi.messages import (
     unsubscribe,
 )
 from pmkit.exchanges.kalshi.sequence import Stream, Verdict
+from pmkit.exchanges.kalshi.signed_ws import SignedSocket
 from pmkit.exchanges.kalshi.types import RowError
 from pmkit.exchanges.kalshi.user_messages import (
     FILL,
@@ -39,7 +40,7 @@ from pmkit.exchanges.kalshi.user_messages import (
     decode_user_frame,
 )
 from pmkit.venue_clock import VenueClock
-from pmkit.websocket.base import BaseWebSocket, FrameError
+from pmkit.websocket.base import FrameError
 from pmkit.websocket.deadlines import KALSHI_USER
 from pmkit.websocket.failures import printable
 
@@ -50,12 +51,12 @@ _CONTROL: Final = frozenset({"subscribed", "ok", "unsubscribed", "error"})
 _LOG = logging.getLogger("pmkit.kalshi")
 
 
-class UserSocket(BaseWebSocket[str]):
+class UserSocket(SignedSocket[str]):
     """One connection for one account. Keys are channels.
 
     `on_event(frame, received_ns)`: an own fill, order or position; may raise RowError. `on_live()`: every channel is
-    acknowledged on a new connection. `on_missed(reason)`: a number in a sequence is missing. `measure()` measures the
-    venue's clock when the handshake is refused. `missed` and `deaf` count.
+    acknowledged on a new connection. `on_missed(reason)`: a number in a sequence is missing. `missed` and
+    `deaf` count.
     """
 
     log_frames = False
@@ -76,28 +77,26 @@ class UserSocket(BaseWebSocket[str]):
         super().__init__(
             url,
             clock,
+            signer,
+            venue_clock=venue_clock,
+            measure=measure,
             name="kalshi user",
             deadline=KALSHI_USER,
             compression=compression,
             max_size=64 * 2**20,
-            pace=20.0,
         )
         self.missed = 0
         self.deaf = 0
         self.refused = ""
-        self._signer = signer
-        self._venue_clock = venue_clock
         self._on_event = on_event
         self._on_live = on_live
         self._on_missed = on_missed
-        self._measure = measure
         self._ids = 0
         self._asked: dict[int, str] = {}
         self._acked: set[str] = set()
         self._streams: dict[int, Stream] = {}
         self._timer: Timer | None = None
         self._live = asyncio.Event()
-        self._measuring: asyncio.Task[None] | None = None
 
     @property
     def live(self) -> bool:
@@ -120,9 +119,6 @@ class UserSocket(BaseWebSocket[str]):
             )
         why = self.refused or self.stats.last_reason or "no answer"
         return VenueUnavailable(f"{self.host} has not acknowledged the user stream within {seconds:g} s ({why})")
-
-    def _handshake_headers(self) -> Mapping[str, str]:
-        return self._signer.headers("GET", SOCKET_PATH, self._venue_clock.now_ms())
 
     def _subscribe_frames(self, keys: Sequence[str], first: bool) -> Sequence[str | bytes]:
         frames: list[str | bytes] = []
@@ -162,25 +158,6 @@ class UserSocket(BaseWebSocket[str]):
         missing = [channel for channel in self.wanted if channel not in self._acked]
         if generation == self.generation and missing:
             self.drop(f"{', '.join(missing)} not acknowledged within {ACK_SECONDS:g} s")
-
-    def _on_blocked(self, reason: str) -> None:
-        # A stamp that is off by more than some seconds is refused like a wrong key (kalshi.md 2.3).
-        if self._measuring is None or self._measuring.done():
-            self._measuring = asyncio.get_running_loop().create_task(self._remeasure(), name="pmkit kalshi clock")
-
-    async def _remeasure(self) -> None:
-        try:
-            await self._measure()
-        except PmkitError as error:
-            _LOG.warning("kalshi: the venue's clock could not be measured: %s", error)
-
-    async def close(self) -> None:
-        """End everything, within a second of wall time. May be called again."""
-        measuring, self._measuring = self._measuring, None
-        if measuring is not None:
-            measuring.cancel()
-            await asyncio.gather(measuring, return_exceptions=True)
-        await super().close()
 
     # Frames.
 
