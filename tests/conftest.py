@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import os
 import sys
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,21 @@ settings.load_profile("pmkit")
 
 ROOT = Path(__file__).resolve().parent.parent
 RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "virtual_time: async tests on the loop of pmkit.sim.virtual")
+
+
+def pytest_asyncio_loop_factories(
+    config: pytest.Config, item: pytest.Item
+) -> dict[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """The loop of an async test: a real one, or one on which time jumps when nothing is ready."""
+    if item.get_closest_marker("virtual_time") is None:
+        return {"real": asyncio.new_event_loop}
+    from pmkit.sim.virtual import VirtualLoop
+
+    return {"virtual": lambda: VirtualLoop(seed=item.nodeid, latency=0.0005, jitter=0.0005)}
 
 
 # Files that take longest, most of it waiting: begun first, so that no worker is left with one of them at the end.

@@ -21,8 +21,9 @@ from pmkit.clock import SystemClock
 from pmkit.errors import OrderUnknown
 from pmkit.exchanges.types import Accepted, Side
 from pmkit.sim.venues import LocalVenues
-from tests.bot.virtual import exchanges_of, on_local
+from tests.bot.virtual import on_local
 from tests.chaos.truth import Truth
+from tests.local import exchanges_on
 
 D = Decimal
 
@@ -183,7 +184,7 @@ def test_pl_03_orders_of_an_earlier_run_are_listed_before_the_first_tick():
         await until(bot, bot.all_valid, 30)
         for market in bot.markets.values():
             await bot.rest(market)
-        again = Rester(exchanges_of(venues, bot.clock, live=True), ("BTC",), clock=bot.clock, log=bot.log)
+        again = Rester(exchanges_on(venues, bot.clock, live=True), ("BTC",), clock=bot.clock, log=bot.log)
         living = asyncio.create_task(again.start())
         await until(again, lambda: again.stats.ticks, 30)
         await again.stop()

@@ -8,14 +8,11 @@ import pytest
 
 from pmkit.bot.own import OwnOrders
 from pmkit.clock import Entropy
-from pmkit.config.secret import Secret
 from pmkit.errors import OrderRejected
-from pmkit.exchanges.kalshi.auth import Signer
-from pmkit.exchanges.kalshi.client import KalshiExchange
-from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.exchanges.types import Accepted, Order, OrderId, OrderState, Side
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, run
+from tests.local import exchange_on
 
 
 def own_orders(venue, scenario, jitter=0.0):
@@ -24,14 +21,7 @@ def own_orders(venue, scenario, jitter=0.0):
     async def main():
         clock = VirtualClock(1_795_176_100_000, Entropy(1))
         async with LocalVenues(seed=2, assets=("BTC",), clock=clock, steps_per_wall_second=0.2) as venues:
-            account, key = venues.polymarket_account, venues.kalshi_key
-            if venue == "polymarket":
-                exchange = PolymarketExchange(
-                    venues.endpoints, clock, private_key=Secret(account.private_key), funder=account.funder,
-                    signature_type=account.signature_type,
-                )  # fmt: skip
-            else:
-                exchange = KalshiExchange(venues.endpoints, clock, signer=Signer.from_key(key.id, key.pem))
+            exchange = exchange_on(venue, venues, clock, live=True)
             own = OwnOrders(exchange, None)
             async with exchange:
                 await own.subscribe_orders(own.note)

@@ -9,17 +9,14 @@ import pytest
 from pmkit.bot.base import BaseBot
 from pmkit.clock import Entropy
 from pmkit.errors import ConfigError, InvalidOrder, OrderRejected
-from pmkit.exchanges.kalshi.auth import HandshakeSigner
-from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 from pmkit.exchanges.market import Market
-from pmkit.exchanges.paper.exchange import PaperExchange
-from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.exchanges.types import OrderState, Side
 from pmkit.logging.csv_logger import TradeLog, read_trades
 from pmkit.logging.paths import Paths
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock
 from pmkit.sim.virtual import run as run_virtual
+from tests.local import exchanges_on
 
 BOUNDARIES = 2
 START = 1_795_176_600_000  # five minutes before a boundary
@@ -88,13 +85,8 @@ def run(tmp_path_factory):
         before = asyncio.all_tasks()
         clock = VirtualClock(START, Entropy(11))
         async with LocalVenues(seed=11, assets=("BTC", "ETH"), clock=clock, steps_per_wall_second=1.0) as venues:
-            signer = HandshakeSigner.from_key(venues.kalshi_key.id, venues.kalshi_key.pem)
-            exchanges = [
-                PaperExchange(PolymarketMarketData(venues.endpoints, venues.clock)),
-                PaperExchange(KalshiMarketData(venues.endpoints, venues.clock, signer=signer)),
-            ]
             trades = TradeLog(Paths(directory, directory, directory), "local", "Watcher", venues.clock)
-            bot = Watcher(exchanges, ["BTC", "ETH"], trades=trades)
+            bot = Watcher(exchanges_on(venues, clock, live=False), ["BTC", "ETH"], trades=trades)
             await bot.start()
             trades.close()
         assert asyncio.all_tasks() == before, "no task is left"

@@ -8,18 +8,13 @@ from collections.abc import Awaitable, Callable
 
 from pmkit.bot.base import BaseBot
 from pmkit.clock import Entropy
-from pmkit.config.secret import Secret
-from pmkit.exchanges.base import BaseExchange
-from pmkit.exchanges.kalshi.auth import HandshakeSigner, Signer
-from pmkit.exchanges.kalshi.client import KalshiExchange
-from pmkit.exchanges.kalshi.market_data import KalshiMarketData
-from pmkit.exchanges.paper.exchange import PaperExchange
-from pmkit.exchanges.polymarket.client import PolymarketExchange
-from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, run
+from tests.local import exchanges_on
 
 START = 1_795_176_600_000  # five minutes before a boundary
+
+
 class Told(logging.Logger):
     """A bot's log, kept as lines: no test that sets logging up elsewhere changes what is seen here."""
 
@@ -35,26 +30,6 @@ class Told(logging.Logger):
 Story = Callable[[BaseBot, LocalVenues], Awaitable[None]]
 
 
-def exchanges_of(venues: LocalVenues, clock: VirtualClock, live: bool) -> list[BaseExchange]:
-    key, account = venues.kalshi_key, venues.polymarket_account
-    if not live:
-        signer = HandshakeSigner.from_key(key.id, key.pem)
-        return [
-            PaperExchange(PolymarketMarketData(venues.endpoints, clock)),
-            PaperExchange(KalshiMarketData(venues.endpoints, clock, signer=signer)),
-        ]
-    return [
-        PolymarketExchange(
-            venues.endpoints,
-            clock,
-            private_key=Secret(account.private_key),
-            funder=account.funder,
-            signature_type=account.signature_type,
-        ),
-        KalshiExchange(venues.endpoints, clock, signer=Signer.from_key(key.id, key.pem)),
-    ]
-
-
 def on_local(
     kind: type[BaseBot], live: bool, story: Story, *, seed: int = 3, only: str | None = None
 ) -> BaseBot:
@@ -63,7 +38,7 @@ def on_local(
     async def main() -> BaseBot:
         clock = VirtualClock(START, Entropy(seed))
         async with LocalVenues(seed=seed, assets=("BTC",), clock=clock, steps_per_wall_second=1.0) as venues:
-            exchanges = [one for one in exchanges_of(venues, clock, live) if only in (None, one.venue)]
+            exchanges = [one for one in exchanges_on(venues, clock, live=live) if only in (None, one.venue)]
             bot = kind(exchanges, ("BTC",), clock=clock, log=Told())
 
             async def tell() -> None:

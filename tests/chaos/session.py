@@ -15,16 +15,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from pmkit.clock import Clock, Entropy, SystemClock
-from pmkit.config.secret import Secret
 from pmkit.data.binance.feed import BinanceFeed
 from pmkit.endpoints import Endpoints
-from pmkit.exchanges.base import BaseExchange
-from pmkit.exchanges.kalshi.auth import HandshakeSigner, Signer
-from pmkit.exchanges.kalshi.client import KalshiExchange
-from pmkit.exchanges.kalshi.market_data import KalshiMarketData
-from pmkit.exchanges.paper.exchange import PaperExchange
-from pmkit.exchanges.polymarket.client import PolymarketExchange
-from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.logging.csv_logger import TradeLog
 from pmkit.logging.logger import close_logging, setup_logging
 from pmkit.logging.paths import Paths
@@ -36,6 +28,7 @@ from pmkit.sim.virtual import VirtualClock, run
 from tests.chaos.invariants import Watch
 from tests.chaos.trader import Trader
 from tests.chaos.truth import BookHistory, Truth
+from tests.local import exchange_on
 
 FIRST_QUARTER_MS = 1_795_176_000_000  # 2026-11-20 12:00 UTC, a Friday: Kalshi rests on Thursdays
 EXIT_SECONDS = 5.0
@@ -275,7 +268,10 @@ class _Session:
         return [account.private_key.removeprefix("0x"), account.api_key.secret, account.api_key.passphrase, *pem]
 
     def bot(self, endpoints: Endpoints, venues: LocalVenues, clock: Clock, trades: TradeLog, log) -> Trader:
-        exchanges = [self.exchange(venue, endpoints, venues, clock) for venue in self.scenario.venues]
+        exchanges = [
+            exchange_on(venue, venues, clock, live=self.scenario.live, endpoints=endpoints)
+            for venue in self.scenario.venues
+        ]
         feeds = []
         if self.scenario.candles:
             feeds.append(BinanceFeed(endpoints, clock, ["BTCUSDT"], interval=self.scenario.candles, size=200))
@@ -284,23 +280,6 @@ class _Session:
         if not self.scenario.virtual:
             bot.TICK_SECONDS = 0.25 * self.scenario.factor  # type: ignore[misc]
         return bot
-
-    def exchange(self, venue: str, endpoints: Endpoints, venues: LocalVenues, clock: Clock) -> BaseExchange:
-        key, account = venues.kalshi_key, venues.polymarket_account
-        if self.scenario.live and venue == "polymarket":
-            return PolymarketExchange(
-                endpoints,
-                clock,
-                private_key=Secret(account.private_key),
-                funder=account.funder,
-                signature_type=account.signature_type,
-            )
-        if self.scenario.live:
-            return KalshiExchange(endpoints, clock, signer=Signer.from_key(key.id, key.pem))
-        if venue == "polymarket":
-            return PaperExchange(PolymarketMarketData(endpoints, clock))
-        signer = HandshakeSigner.from_key(key.id, key.pem)
-        return PaperExchange(KalshiMarketData(endpoints, clock, signer=signer))
 
     async def live(self, bot: Trader, watch: Watch, faults: FaultScript, clock: Clock) -> None:
         scenario = self.scenario

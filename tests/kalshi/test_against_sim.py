@@ -23,6 +23,9 @@ from tests.kalshi.frames import levels
 pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim]")
 
 from pmkit.sim.venues import LocalVenues
+from tests.local import clock_of, listener, local_venues
+
+pytestmark = pytest.mark.virtual_time
 
 FACTOR = 30.0
 
@@ -34,11 +37,11 @@ async def local(
     """Market data and venues; nothing may be left behind, and the venue must have had no failure of its own."""
     before = asyncio.all_tasks()
     assets = ("BTC", "ETH")
-    async with LocalVenues(seed=7, factor=factor, assets=assets, first_boundary_wall_seconds=boundary) as venues:
+    async with local_venues(factor=factor, assets=assets, boundary=boundary) as venues:
         made = venues.kalshi_key if kind == "ed25519" else venues.kalshi.keys.make(kind)
         signer = HandshakeSigner.from_key(made.id, made.pem) if key else None
         running = asyncio.all_tasks()
-        clock = venues.endpoints.make_clock()
+        clock = clock_of(venues)
         async with KalshiMarketData(venues.endpoints, clock, signer=signer) as data:
             yield data, venues
         begun = clock.io_monotonic()
@@ -266,9 +269,9 @@ async def test_md_28_a_refused_handshake_is_an_auth_error_at_once() -> None:
 
 
 async def test_a_key_that_the_venue_does_not_know_is_an_auth_error() -> None:
-    async with LocalVenues(seed=7, assets=("BTC",), factor=FACTOR, first_boundary_wall_seconds=20) as venues:
+    async with local_venues(factor=FACTOR, boundary=20) as venues:
         signer = HandshakeSigner.from_key("00000000-0000-4000-8000-000000000000", venues.kalshi_key.pem)
-        async with KalshiMarketData(venues.endpoints, venues.endpoints.make_clock(), signer=signer) as data:
+        async with KalshiMarketData(venues.endpoints, clock_of(venues), signer=signer) as data:
             with pytest.raises(AuthError):
                 await data.subscribe_orderbook([await window(data)])
 
@@ -331,15 +334,14 @@ async def test_a_rollover_from_window_to_window(key: bool) -> None:
 
 
 async def test_an_address_that_is_not_the_signed_path_is_refused() -> None:
-    async with LocalVenues(seed=7, assets=("BTC",), factor=FACTOR, first_boundary_wall_seconds=20) as venues:
+    async with local_venues(factor=FACTOR, boundary=20) as venues:
         import msgspec
 
         endpoints = msgspec.structs.replace(
             venues.endpoints,
             kalshi=msgspec.structs.replace(venues.endpoints.kalshi, ws=venues.endpoints.kalshi.ws + "/other"),
         )
-        signer = HandshakeSigner.from_key(venues.kalshi_key.id, venues.kalshi_key.pem)
-        async with KalshiMarketData(endpoints, endpoints.make_clock(), signer=signer) as data:
+        async with KalshiMarketData(endpoints, clock_of(venues), signer=listener(venues)) as data:
             with pytest.raises(ConfigError, match="/trade-api/ws/v2"):
                 await data.subscribe_orderbook([await window(data)])
 

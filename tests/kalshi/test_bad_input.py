@@ -15,6 +15,8 @@ from pmkit.exchanges.types import Side
 from tests.kalshi.test_auth import bad_keys
 from tests.kalshi.trading import Desk, desk, watch
 
+pytestmark = pytest.mark.virtual_time
+
 PRICES = {
     "0.505": "the legal neighbours are 0.5 and 0.51",
     "0.0015": "the legal neighbours are 0.001 and 0.002",

@@ -32,7 +32,10 @@ from pmkit.exchanges.kalshi.user_messages import Bucket, LimitsAnswer
 from pmkit.exchanges.types import CancelResult, MarketStatus, OrderId, OrderState, Side, TimeInForce, TradeResult
 from tests.kalshi.test_order_entry import desk_again, rest
 from tests.kalshi.test_user_ws import take
-from tests.kalshi.trading import LOW, desk, eventually, freeze, make, watch
+from tests.kalshi.trading import LOW, desk, eventually, freeze, watch
+from tests.local import kalshi_exchange
+
+pytestmark = pytest.mark.virtual_time
 
 BASE = "https://external-api.kalshi.com/trade-api/v2"
 
@@ -41,7 +44,7 @@ async def test_nothing_connects_before_it_is_asked(monkeypatch: pytest.MonkeyPat
     wire = watch(monkeypatch)
     async with desk(streams=False) as one:
         begun = len(wire.lines)
-        async with make(one.venues) as exchange:
+        async with kalshi_exchange(one.venues) as exchange:
             await asyncio.sleep(0.05)
             assert exchange.unresolved == () and exchange.stream.socket.stats.attempts == 0
         assert len(wire.lines) == begun
@@ -60,7 +63,7 @@ async def test_money_is_that_of_the_markets_shard() -> None:
     async with desk() as one:
         account = one.venue.accounts.open({0: 300, 2: Decimal("41.5")})
         signer = Signer.from_key(account.key.id, account.key.pem)
-        async with KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=signer) as exchange:
+        async with kalshi_exchange(one.venues, one.exchange.clock, signer=signer) as exchange:
             assert await exchange.get_balance() == Decimal("341.5")
             assert await exchange.get_balance(one.market) == Decimal("41.5")
             assert await exchange.get_balances() == {0: 300, 2: Decimal("41.5")}
@@ -217,7 +220,7 @@ async def test_demo_key_on_production_is_said() -> None:
     async with desk(streams=False) as one:
         stranger = one.venue.keys.make("ed25519")
         signer = Signer.from_key("99999999-aaaa-4bbb-8ccc-dddddddddddd", stranger.pem)
-        async with KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=signer) as exchange:
+        async with kalshi_exchange(one.venues, one.exchange.clock, signer=signer) as exchange:
             with pytest.raises(AuthError, match="environment"):
                 await exchange.keep_warm()
 

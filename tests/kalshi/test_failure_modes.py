@@ -13,16 +13,17 @@ import pytest
 
 from pmkit.clock import Entropy
 from pmkit.errors import OrderUnknown, ProtocolChanged, VenueUnavailable
-from pmkit.exchanges.kalshi.auth import HandshakeSigner, Signer
-from pmkit.exchanges.kalshi.client import KalshiExchange
 from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 from pmkit.exchanges.kalshi.types import KalshiMarket
 from pmkit.exchanges.types import OrderState, PublicTrade, Side
 from tests.kalshi.test_market_finder import running
-from tests.kalshi.trading import LOW, desk, freeze, make
+from tests.kalshi.trading import LOW, desk, freeze
+from tests.local import clock_of, kalshi_exchange, listener
 
 from pmkit.sim.venues import LocalVenues  # isort: skip - after tests.kalshi.trading, which skips where aiohttp is missing
 from pmkit.sim.virtual import VirtualClock, run  # isort: skip
+
+pytestmark = pytest.mark.virtual_time
 
 START = 1_795_176_600_000  # five minutes before a boundary
 
@@ -43,11 +44,6 @@ async def window(data: KalshiMarketData) -> KalshiMarket:
     found = await data.finder().get_current_market("BTC")
     assert isinstance(found, KalshiMarket), found
     return found
-
-
-def listener(venues: LocalVenues) -> HandshakeSigner:
-    key = venues.kalshi_key
-    return HandshakeSigner.from_key(key.id, key.pem)
 
 
 async def test_rs_04_a_page_of_a_proxy_is_neither_a_refusal_nor_an_empty_account() -> None:
@@ -88,7 +84,9 @@ async def test_oe_18_a_market_order_with_nothing_to_hit_is_a_cancelled_order() -
 async def test_oe_22_ids_of_two_runs_are_disjoint() -> None:
     async with desk(streams=False) as one:
         for _ in range(2):
-            async with make(one.venues) as exchange:
+            clock = clock_of(one.venues)
+            clock.entropy = Entropy()
+            async with kalshi_exchange(one.venues, clock) as exchange:
                 for _ in range(3):
                     await exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, 1)
         assert len(one.ledger) == 6, "each intent has an identity of its own"
@@ -97,8 +95,7 @@ async def test_oe_22_ids_of_two_runs_are_disjoint() -> None:
 def test_ck_02_after_a_sleep_the_first_order_is_signed_anew_and_placed_once() -> None:
     async def main(venues: LocalVenues, clock: VirtualClock) -> None:
         own = VirtualClock(clock.now_ms(), Entropy(4))
-        key = venues.kalshi_key
-        async with KalshiExchange(venues.endpoints, own, signer=Signer.from_key(key.id, key.pem)) as exchange:
+        async with kalshi_exchange(venues, own) as exchange:
             market = await window(exchange.data)
             await exchange.keep_warm()
             own.step_wall(-90.0)  # the machine slept and its date has not caught up yet

@@ -38,6 +38,9 @@ from pmkit.exchanges.types import (
     TimeInForce,
 )
 from tests.kalshi.trading import LOW, Desk, desk, eventually, watch
+from tests.local import kalshi_exchange
+
+pytestmark = pytest.mark.virtual_time
 
 POST = "POST .*/portfolio/events/orders"
 
@@ -98,6 +101,7 @@ class Cutter:
             while data := await reader.read(65536):
                 order = data.startswith(b"POST ") or (order and b"HTTP/1.1" not in data[:2000])
                 up_writer.write(data)
+            up_writer.close()
 
         forward = asyncio.ensure_future(up())
         while data := await up_reader.read(65536):
@@ -123,11 +127,9 @@ async def test_oe_03_rs_12_an_answer_cut_anywhere_is_unknown_and_found() -> None
         cutter = Cutter(port)
         server = await asyncio.start_server(cutter, "127.0.0.1", 0)
         mine = server.sockets[0].getsockname()[1]
-        kalshi = KalshiEndpoints(rest=rest_url.replace(str(port), str(mine)), ws=one.venues.endpoints.kalshi.ws)
-        endpoints = msgspec.structs.replace(one.venues.endpoints, kalshi=kalshi)
-        key = one.venues.kalshi_key
-        signer = Signer.from_key(key.id, key.pem)
-        async with KalshiExchange(endpoints, one.exchange.clock, signer=signer) as exchange:
+        where = KalshiEndpoints(rest=rest_url.replace(str(port), str(mine)), ws=one.venues.endpoints.kalshi.ws)
+        endpoints = msgspec.structs.replace(one.venues.endpoints, kalshi=where)
+        async with kalshi_exchange(one.venues, one.exchange.clock, endpoints=endpoints) as exchange:
             await exchange.keep_warm()
             unknowns = 0
             for cutter.cut in range(0, 700, 20):
@@ -144,6 +146,7 @@ async def test_oe_03_rs_12_an_answer_cut_anywhere_is_unknown_and_found() -> None
                 assert placed == one.ledger[client_id].order_id
             assert 5 < unknowns < 34  # short answers were cut, long cuts let them through
             assert exchange.unresolved == ()
+        await asyncio.sleep(0.1)  # both ends hear of it
         server.close()
         await server.wait_closed()
 
@@ -190,8 +193,7 @@ async def test_oe_02_409_is_looked_up_and_compared(monkeypatch: pytest.MonkeyPat
 
 
 def desk_again(one: Desk) -> KalshiExchange:
-    key = one.venues.kalshi_key
-    return KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=Signer.from_key(key.id, key.pem))
+    return kalshi_exchange(one.venues, one.exchange.clock)
 
 
 async def test_oe_02_409_of_another_order_is_a_duplicate() -> None:
@@ -291,7 +293,7 @@ async def test_oe_13_money_on_the_wrong_shard_is_said(monkeypatch: pytest.Monkey
     async with desk() as one:
         poor = one.venue.accounts.open({0: 500})
         signer = Signer.from_key(poor.key.id, poor.key.pem)
-        async with KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=signer) as exchange:
+        async with kalshi_exchange(one.venues, one.exchange.clock, signer=signer) as exchange:
             assert await exchange.get_balance() == 500
             assert await exchange.get_balance(one.market) == 0
             with pytest.raises(InsufficientFunds, match="shard"):
@@ -505,7 +507,7 @@ async def test_a_wrong_key_places_nothing_and_says_why() -> None:
     async with desk() as one:
         stranger = one.venue.keys.make("ed25519")
         wrong = Signer.from_key(one.venues.kalshi_key.id, stranger.pem)
-        async with KalshiExchange(one.venues.endpoints, one.exchange.clock, signer=wrong) as exchange:
+        async with kalshi_exchange(one.venues, one.exchange.clock, signer=wrong) as exchange:
             with pytest.raises(NotSent, match="not the one of this key id"):
                 await exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, 1)
             with pytest.raises(PmkitError, match="not the one of this key id"):

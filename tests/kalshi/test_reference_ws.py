@@ -20,6 +20,9 @@ from pmkit.venue_clock import VenueClock
 from pmkit.websocket.base import FrameError
 from tests.kalshi.frames import T, encode
 from tests.kalshi.test_against_sim import FACTOR, eventually, local, window
+from tests.local import clock_of, listener
+
+pytestmark = pytest.mark.virtual_time
 
 CLOSE_MS = 1_795_205_700_000  # a quarter of an hour
 
@@ -92,10 +95,8 @@ async def test_the_ticker_is_the_top_of_the_book_with_and_without_compression(co
     from pmkit.exchanges.kalshi.market_data import KalshiMarketData
 
     async with local(key=True, factor=1.0, boundary=300) as (_, venues):
-        made = venues.kalshi_key
-        signer = HandshakeSigner.from_key(made.id, made.pem)
-        clock = venues.endpoints.make_clock()
-        async with KalshiMarketData(venues.endpoints, clock, signer=signer, compression=compression) as data:
+        signer = listener(venues)
+        async with KalshiMarketData(venues.endpoints, clock_of(venues), signer=signer, compression=compression) as data:
             market = await window(data)
             await data.subscribe_orderbook([market])
             seen: list[KalshiTicker] = []

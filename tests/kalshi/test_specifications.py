@@ -27,7 +27,8 @@ from pmkit.sim.engine import Side as Buy
 from tests.kalshi.spec_changes import REST, SOCKET, Change
 from tests.kalshi.spec_check import ROOT, Check, directory
 from tests.kalshi.tap import Exchange, Frame, Record, tapped
-from tests.kalshi.trading import LOW, Desk, desk, eventually, make
+from tests.kalshi.trading import LOW, Desk, desk, eventually
+from tests.local import kalshi_exchange
 from tests.sim.kalshi_client import OPEN, TICKER, running, utc
 from tests.sim.kalshi_trader import Desk as Plain
 from tests.sim.kalshi_trader import desk as plain_desk
@@ -159,7 +160,7 @@ async def ask_the_archive(one: Desk, order_id: str) -> None:
     exchange = one.exchange
     await exchange.clock.sleep(1.1)  # the cut-off is told in whole seconds
     one.venue.calendar.archived_ms = exchange.clock.now_ms()
-    async with make(one.venues) as fresh:  # it has not seen the order
+    async with kalshi_exchange(one.venues) as fresh:  # it has not seen the order
         assert (await fresh.get_order_status(order_id)).status.terminal
         assert await fresh.get_trade_history()
 

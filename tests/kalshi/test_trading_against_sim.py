@@ -23,7 +23,10 @@ from pmkit.sim.engine import SIZE_UNITS
 from pmkit.sim.kalshi.mishaps import Mishap
 from pmkit.sim.kalshi.venue import KalshiVenue
 from pmkit.sim.venues import LocalVenues
-from tests.kalshi.trading import desk, make, watch
+from tests.kalshi.trading import desk, watch
+from tests.local import kalshi_exchange
+
+pytestmark = pytest.mark.virtual_time
 
 INTENTS = int(os.environ.get("PMKIT_INTENTS", "300"))
 PRICES = [Decimal(text) for text in ("0.01", "0.05", "0.30", "0.50", "0.70", "0.99")]
@@ -65,7 +68,7 @@ class Chaos:
         return self.random.choice(list(Mishap))
 
     async def begin(self) -> Life:
-        life = Life(make(self.venues, resolve_seconds=0.5), self.venue.clock.time_ns() // 1000)
+        life = Life(kalshi_exchange(self.venues, resolve_seconds=0.5), self.venue.clock.time_ns() // 1000)
         await life.exchange.subscribe_fills(life.fills.append)
         await life.exchange.subscribe_orders(life.orders.append)
         self.lives.append(life)

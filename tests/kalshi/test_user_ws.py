@@ -16,14 +16,15 @@ from websockets.asyncio.server import ServerConnection, serve
 from pmkit.endpoints import KalshiEndpoints
 from pmkit.errors import NotSent, PmkitError
 from pmkit.exchanges.kalshi import user_stream, user_ws
-from pmkit.exchanges.kalshi.auth import Signer
-from pmkit.exchanges.kalshi.client import KalshiExchange
 from pmkit.exchanges.kalshi.journal import Journal
 from pmkit.exchanges.kalshi.user_messages import UserOrder
 from pmkit.exchanges.types import Fill, OrderState, Side, TimeInForce
 from pmkit.streams import Subscription
 from tests.kalshi.test_order_entry import desk_again, rest
 from tests.kalshi.trading import LOW, Desk, desk, eventually
+from tests.local import kalshi_exchange
+
+pytestmark = pytest.mark.virtual_time
 
 
 def keys(one: Desk) -> list[tuple[str, str]]:
@@ -136,11 +137,9 @@ async def test_uw_06_accepted_and_ignored_is_no_stream(monkeypatch: pytest.Monke
 
     async with desk(streams=False) as one, serve(ignore, "127.0.0.1", 0) as server:
         port = next(iter(server.sockets)).getsockname()[1]
-        kalshi = KalshiEndpoints(rest=one.venues.endpoints.kalshi.rest, ws=f"ws://127.0.0.1:{port}/trade-api/ws/v2")
-        endpoints = msgspec.structs.replace(one.venues.endpoints, kalshi=kalshi)
-        key = one.venues.kalshi_key
-        signer = Signer.from_key(key.id, key.pem)
-        async with KalshiExchange(endpoints, one.exchange.clock, signer=signer) as exchange:
+        where = KalshiEndpoints(rest=one.venues.endpoints.kalshi.rest, ws=f"ws://127.0.0.1:{port}/trade-api/ws/v2")
+        endpoints = msgspec.structs.replace(one.venues.endpoints, kalshi=where)
+        async with kalshi_exchange(one.venues, one.exchange.clock, endpoints=endpoints) as exchange:
             with pytest.raises(NotSent, match="not acknowledged"):
                 await exchange.place_limit_order(one.market, "YES", Side.BUY, LOW, 1)
             assert exchange.stream.socket.stats.disconnects  # given up, not waited for

@@ -13,7 +13,6 @@ from typing import Any
 
 import pytest
 
-from pmkit.exchanges.kalshi.auth import Signer
 from pmkit.exchanges.kalshi.client import KalshiExchange
 from pmkit.exchanges.kalshi.types import KalshiMarket
 from pmkit.exchanges.types import Fill, OrderStatus
@@ -24,6 +23,7 @@ pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim
 from pmkit.sim.kalshi.ledger import OrderRecord
 from pmkit.sim.kalshi.venue import KalshiVenue
 from pmkit.sim.venues import LocalVenues
+from tests.local import kalshi_exchange, local_venues
 
 ENTRY = "/portfolio/events/orders"
 LOW = Decimal("0.01")
@@ -49,21 +49,15 @@ class Desk:
         return {order.client_order_id: order for order in self.venue.account.orders.values()}
 
 
-def make(venues: LocalVenues, **options: Any) -> KalshiExchange:
-    key = venues.kalshi_key
-    signer = Signer.from_key(key.id, key.pem)
-    return KalshiExchange(venues.endpoints, venues.endpoints.make_clock(), signer=signer, **options)
-
-
 @asynccontextmanager
 async def desk(*, factor: float = 1.0, streams: bool = True, **options: Any) -> AsyncIterator[Desk]:
     """Nothing may be left behind, close() takes less than a second, and the venue must have had no failure."""
     boundary = 600.0 if factor == 1.0 else 5.0
-    async with LocalVenues(seed=7, factor=factor, assets=("BTC",), first_boundary_wall_seconds=boundary) as venues:
+    async with local_venues(factor=factor, boundary=boundary) as venues:
         venues.kalshi.writes.capacity = venues.kalshi.writes.refill = 1e6
         venues.kalshi.limits.capacity = venues.kalshi.limits.refill = 1e6
         running = asyncio.all_tasks()
-        exchange = make(venues, **options)
+        exchange = kalshi_exchange(venues, **options)
         market = await exchange.finder().get_current_market("BTC")
         assert isinstance(market, KalshiMarket), market
         one = Desk(venues, exchange, market)

@@ -19,6 +19,8 @@ pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim
 from pmkit.sim.venues import LocalVenues
 from tests.polymarket.trading import account_of, current, exchange_of, local, orders_of, until
 
+pytestmark = pytest.mark.virtual_time
+
 D = Decimal
 
 

@@ -17,13 +17,16 @@ from pmkit.exchanges.types import MarketStatus, PublicTrade
 pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim]")
 
 from pmkit.sim.venues import LocalVenues
+from tests.local import local_venues
+
+pytestmark = pytest.mark.virtual_time
 
 FACTOR = 45.0
 
 
 @pytest.fixture
 async def venues() -> AsyncIterator[LocalVenues]:
-    async with LocalVenues(seed=7, factor=FACTOR, assets=("BTC", "ETH"), first_boundary_wall_seconds=7.0) as venues:
+    async with local_venues(factor=FACTOR, assets=("BTC", "ETH"), boundary=7.0) as venues:
         yield venues
 
 

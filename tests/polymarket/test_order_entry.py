@@ -29,6 +29,8 @@ from pmkit.sim.polymarket.modes import Mode
 from pmkit.sim.venues import LocalVenues
 from tests.polymarket.trading import account_of, current, exchange_of, local, orders_of, until
 
+pytestmark = pytest.mark.virtual_time
+
 D = Decimal
 LOW = D("0.02")
 

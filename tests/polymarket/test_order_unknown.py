@@ -8,7 +8,7 @@ from decimal import Decimal
 
 import pytest
 
-from pmkit.clock import Entropy, SystemClock
+from pmkit.clock import Entropy
 from pmkit.errors import CancelUnknown, InvalidOrder, MarketNotFound, NotSent, OrderRejected, OrderUnknown
 from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.exchanges.polymarket.types import PolymarketMarket
@@ -18,7 +18,10 @@ pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim
 
 from pmkit.sim.proxy import Proxy
 from pmkit.sim.venues import LocalVenues
+from tests.local import clock_of
 from tests.polymarket.trading import account_of, current, exchange_of, local, orders_of, until
+
+pytestmark = pytest.mark.virtual_time
 
 D = Decimal
 LOW = D("0.02")
@@ -52,8 +55,7 @@ async def rest(exchange: PolymarketExchange, market: PolymarketMarket) -> OrderI
 async def test_oe_03_a_reset_in_the_middle_of_the_request_loses_nothing(
     venues: LocalVenues, market: PolymarketMarket
 ) -> None:
-    clock = SystemClock()
-    async with Proxy(venues.polymarket.clob.port, clock) as proxy:
+    async with Proxy(venues.polymarket.clob.port, clock_of(venues)) as proxy:
         known: set[str] = set()
         for cut in (17, 600, 1150, 4000):
             async with exchange_of(venues) as through:
@@ -130,9 +132,9 @@ async def test_oe_20_not_found_is_no_end_of_an_order_that_may_still_arrive(
     with pytest.raises(OrderUnknown) as caught:
         await rest(exchange, market)
     order_id = str(caught.value.intent.order_id)
-    if order_id not in booked(venues):  # else this machine is too slow for the test
-        with pytest.raises(CancelUnknown, match="not resolved"):
-            await exchange.cancel_order(order_id)
+    assert order_id not in booked(venues)
+    with pytest.raises(CancelUnknown, match="not resolved"):
+        await exchange.cancel_order(order_id)
     found = await exchange.resolve_order(caught.value.intent)
     assert isinstance(found, Accepted)
     assert await exchange.cancel_order(order_id)
@@ -159,7 +161,8 @@ async def test_oe_22_a_second_process_makes_ids_of_its_own(venues: LocalVenues, 
     placed: list[str] = []
     clients: list[str] = []
     for _ in range(2):
-        clock = venues.endpoints.make_clock(Entropy())
+        clock = clock_of(venues)
+        clock.entropy = Entropy()
         async with exchange_of(venues, clock=clock) as one:
             placed += [str(await rest(one, market)), str(await rest(one, market))]
             clients += [record.intent.client_order_id for record in one.journal.records.values()]

@@ -11,7 +11,6 @@ from decimal import Decimal
 import pytest
 
 from examples.redeem_all import redeem_all, show
-from pmkit.clock import Entropy
 from pmkit.config.secret import Secret
 from pmkit.errors import NotSent, NotYetRedeemable
 from pmkit.exchanges.polymarket.client import PolymarketExchange
@@ -22,6 +21,7 @@ from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.sim.polymarket.chain_ledger import ChainLedger
 from pmkit.sim.polymarket.market import Window
 from pmkit.sim.venues import LocalVenues
+from tests.local import clock_of
 from tests.polymarket.chain_venue import CONTRACTS
 
 D = Decimal
@@ -44,7 +44,7 @@ def exchange_of(venues: LocalVenues, kind: int) -> PolymarketExchange:
     account = venues.polymarket_accounts[kind]
     return PolymarketExchange(
         venues.endpoints,
-        venues.endpoints.make_clock(Entropy()),
+        clock_of(venues),
         private_key=Secret(account.private_key),
         funder=account.funder,
         signature_type=kind,
@@ -103,7 +103,7 @@ async def test_a_view_needs_no_key_and_finds_the_kind_of_wallet(
     window = past(venues, 2)
     for kind in range(4):
         held(venues, kind, window, 3_000_000 if kind else 9_000)  # the plain key has dust
-    async with PolymarketMarketData(venues.endpoints, venues.endpoints.make_clock(Entropy())) as data:
+    async with PolymarketMarketData(venues.endpoints, clock_of(venues)) as data:
         for kind in range(4):
             account = venues.polymarket_accounts[kind]
             async with RedeemView(data, account.funder) as view:

@@ -18,8 +18,11 @@ from pmkit.exchanges.types import ReferencePrice
 pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim]")
 
 from pmkit.venue_clock import VenueClock
+from tests.local import clock_of
 from tests.polymarket.accounts import API_KEY, PASSPHRASE, SECRET
 from tests.polymarket.trading import current, exchange_of, local, until
+
+pytestmark = pytest.mark.virtual_time
 
 
 async def test_index_average_and_the_strike_of_the_next_window() -> None:
@@ -76,7 +79,7 @@ async def test_a_gap_in_the_numbering_is_counted_and_subscribed_anew() -> None:
 
 async def test_a_refused_log_in_says_so() -> None:
     async with local(6) as venues:
-        clock = venues.endpoints.make_clock()
+        clock = clock_of(venues)
         wrong = Credentials(venues.polymarket_account.address, API_KEY, SECRET, PASSPHRASE).handshake()
         prices = LivePrices(venues.endpoints.polymarket.live_ws, clock, wrong, VenueClock(clock))
         with pytest.MonkeyPatch.context() as patch:

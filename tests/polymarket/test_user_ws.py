@@ -24,6 +24,8 @@ from pmkit.sim.venues import LocalVenues
 from tests.polymarket.accounts import API_KEY, PASSPHRASE, SECRET
 from tests.polymarket.trading import account_of, current, exchange_of, local, net, orders_of, until
 
+pytestmark = pytest.mark.virtual_time
+
 D = Decimal
 
 

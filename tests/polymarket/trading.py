@@ -8,13 +8,13 @@ from contextlib import asynccontextmanager
 from decimal import Decimal
 from typing import Any
 
-from pmkit.clock import Clock, Entropy
-from pmkit.config.secret import Secret
+from pmkit.clock import Clock
 from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import Fill, FillState, Side
 from pmkit.sim.polymarket.accounts import Account, TestAccount
 from pmkit.sim.venues import LocalVenues
+from tests.local import local_venues, polymarket_exchange
 
 D = Decimal
 FACTOR = 15.0
@@ -24,22 +24,14 @@ CENT = D("0.01")
 @asynccontextmanager
 async def local(seed: int = 7, factor: float = FACTOR, boundary: float = 45.0) -> AsyncIterator[LocalVenues]:
     """The local venues, with the better part of a window ahead."""
-    async with LocalVenues(seed=seed, factor=factor, assets=("BTC",), first_boundary_wall_seconds=boundary) as venues:
+    async with local_venues(seed=seed, factor=factor, boundary=boundary) as venues:
         yield venues
 
 
 def exchange_of(
     venues: LocalVenues, account: TestAccount | None = None, *, clock: Clock | None = None, **options: Any
 ) -> PolymarketExchange:
-    test = account or venues.polymarket_account
-    options.setdefault("signature_type", test.signature_type)
-    options.setdefault("funder", test.funder)
-    exchange = PolymarketExchange(
-        venues.endpoints,
-        clock or venues.endpoints.make_clock(Entropy()),
-        private_key=Secret(test.private_key),
-        **options,
-    )
+    exchange = polymarket_exchange(venues, clock, account=account, **options)
     exchange.lookup.absent_after = 1.0
     return exchange
 

@@ -12,18 +12,12 @@ import pytest
 
 from pmkit.bot.base import BaseBot
 from pmkit.clock import Entropy
-from pmkit.config.secret import Secret
 from pmkit.data.binance.feed import BinanceFeed
 from pmkit.errors import PmkitError
-from pmkit.exchanges.kalshi.auth import HandshakeSigner, Signer
-from pmkit.exchanges.kalshi.client import KalshiExchange
-from pmkit.exchanges.kalshi.market_data import KalshiMarketData
-from pmkit.exchanges.paper.exchange import PaperExchange
-from pmkit.exchanges.polymarket.client import PolymarketExchange
-from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.exchanges.types import Side
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, VirtualLoop, run
+from tests.local import exchanges_on
 
 START = 1_795_176_600_000  # five minutes before a boundary
 ROLLOVERS = 4  # two on each venue
@@ -67,27 +61,8 @@ async def session(live: bool, seed: int) -> tuple[Buyer, LocalVenues, list]:
         line = asyncio.get_running_loop()
         assert isinstance(line, VirtualLoop)
         line.tape = []
-        key, account = venues.kalshi_key, venues.polymarket_account
-        if live:
-            exchanges = [
-                PolymarketExchange(
-                    venues.endpoints,
-                    clock,
-                    private_key=Secret(account.private_key),
-                    funder=account.funder,
-                    signature_type=account.signature_type,
-                ),
-                KalshiExchange(venues.endpoints, clock, signer=Signer.from_key(key.id, key.pem)),
-            ]
-        else:
-            signer = HandshakeSigner.from_key(key.id, key.pem)
-            exchanges = [
-                PaperExchange(PolymarketMarketData(venues.endpoints, clock)),
-                PaperExchange(KalshiMarketData(venues.endpoints, clock, signer=signer)),
-            ]
-        bot = Buyer(
-            exchanges, ["BTC"], clock=clock, feeds=[BinanceFeed(venues.endpoints, clock, ["BTCUSDT"], interval="1m")]
-        )
+        feed = BinanceFeed(venues.endpoints, clock, ["BTCUSDT"], interval="1m")
+        bot = Buyer(exchanges_on(venues, clock, live=live), ["BTC"], clock=clock, feeds=[feed])
         await bot.start()
         assert venues.failures == []
         return bot, venues, line.tape
