@@ -17,11 +17,11 @@ from pmkit.exchanges.polymarket.eip712 import (
     address_word,
     exchange_for,
     hex_word,
-    keccak,
     token_word,
     typed_digest,
     word,
 )
+from pmkit.exchanges.polymarket.keccak import keccak
 
 
 def order_id(order: dict[str, str]) -> str:

@@ -159,7 +159,7 @@ class OrderId(str):
         return self
 
 
-class Order(msgspec.Struct, frozen=True, kw_only=True):
+class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """What a strategy wants placed: one leg of `place_orders`. Price in dollars of its own outcome, size in shares."""
 
     market_id: str
@@ -173,7 +173,7 @@ class Order(msgspec.Struct, frozen=True, kw_only=True):
     client_order_id: str | None = None
 
 
-class Intent(msgspec.Struct, frozen=True, kw_only=True):
+class Intent(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One decision to place one order, with the identities it is looked up by. Made before anything is sent.
 
     `order_id` is known beforehand only on Polymarket (the order's hash).
@@ -198,7 +198,7 @@ class Absent(msgspec.Struct, frozen=True):
     intent: Intent
 
 
-class OrderStatus(msgspec.Struct, frozen=True, kw_only=True):
+class OrderStatus(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One own order as the venue sees it. Sizes in shares, prices in dollars of the order's own outcome."""
 
     order_id: str
@@ -225,7 +225,7 @@ class OrderStatus(msgspec.Struct, frozen=True, kw_only=True):
         return Decimal(0) if self.status.terminal else self.size - self.filled_amount
 
 
-class Fill(msgspec.Struct, frozen=True, kw_only=True):
+class Fill(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One match of an own order. Price and side are in the outcome's own terms; `fee` in dollars.
 
     Delivered once per (fill_id, order_id, state). `own` is False for an order that this process did not place.

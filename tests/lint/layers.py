@@ -24,7 +24,7 @@ GROUND, WIRE, CLIENTS, COMPOSITION = 0, 1, 2, 3
 NAMES = ("ground", "wire", "clients", "composition")
 
 _GROUND = """
-    version errors clock venue_clock wakeup endpoints streams http
+    version errors clock venue_clock wakeup outlive endpoints streams http
     config config.dotenv config.env config.keys config.secret config.values
     logging logging.csv_logger logging.files logging.limits logging.logger logging.paths logging.redact logging.sinks
     logging.text logging.writer
@@ -37,7 +37,7 @@ _WIRE = """
     data data.binance data.binance.types data.binance.rows data.binance.plan
     exchanges.polymarket exchanges.polymarket.messages exchanges.polymarket.types exchanges.polymarket.orders
     exchanges.polymarket.auth exchanges.polymarket.fees exchanges.polymarket.refusals
-    exchanges.polymarket.eip712 exchanges.polymarket.wallets exchanges.polymarket.amounts
+    exchanges.polymarket.eip712 exchanges.polymarket.keccak exchanges.polymarket.wallets exchanges.polymarket.amounts
     exchanges.polymarket.order_plan exchanges.polymarket.answers exchanges.polymarket.states
     exchanges.polymarket.fields exchanges.polymarket.user_messages exchanges.polymarket.reference_messages
     exchanges.polymarket.book_feed exchanges.polymarket.live_book exchanges.polymarket.prints

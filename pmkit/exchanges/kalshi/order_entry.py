@@ -37,6 +37,7 @@ from pmkit.exchanges.kalshi.types import VENUE, KalshiMarket, RowError
 from pmkit.exchanges.kalshi.user_types import order_id_of, order_status
 from pmkit.exchanges.types import Intent, MarketStatus, Order, OrderId, OrderStatus
 from pmkit.http import Unanswered
+from pmkit.outlive import Outliving
 from pmkit.venue_clock import VenueClock
 
 T = TypeVar("T")
@@ -140,19 +141,23 @@ class OrderEntry:
         return record
 
     async def _shielded(self, coro: Coroutine[Any, Any, T], records: Sequence[Record]) -> T:
-        task = asyncio.get_running_loop().create_task(coro, name="pmkit kalshi order")
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
+        sending = Outliving(coro, self._spawn, "pmkit kalshi order")
         for record in records:
-            record.sending = task
+            record.sending = sending.task
         try:
-            return await asyncio.shield(task)
+            return await sending
         except asyncio.CancelledError:
             for record in records:
                 record.unresolved = True
-            if task.cancelled():  # by `close`: the caller is still there
+            if sending.task.cancelled():  # by `close`: the caller is still there
                 raise OrderUnknown(records[0].intent, "the exchange was closed before the answer came") from None
             raise
+
+    def _spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+        task = asyncio.get_running_loop().create_task(coro, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._ended)
+        return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)

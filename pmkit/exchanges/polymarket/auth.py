@@ -14,13 +14,20 @@ import hashlib
 import hmac
 import re
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final, NoReturn, final
 
 import msgspec
 from coincurve import PrivateKey
 
 from pmkit.errors import ConfigError, ProtocolChanged
-from pmkit.exchanges.polymarket.eip712 import POLYGON, address_bytes, checksum_address, keccak, login_digest
+from pmkit.exchanges.polymarket.eip712 import (
+    POLYGON,
+    address_bytes,
+    checksum_address,
+    login_digest,
+)
+from pmkit.exchanges.polymarket.keccak import keccak
 
 _ORDER_OF_CURVE: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _KEY = re.compile(r"[0-9a-fA-F]{64}").fullmatch
@@ -28,6 +35,12 @@ _SECRET = re.compile(r"[A-Za-z0-9_-]+={0,2}").fullmatch
 # These become header values: printable ASCII, no blanks, no line ends.
 _HEADER = re.compile(r"[!-~]{1,200}").fullmatch
 _PATH = re.compile(r"/[!-~]*").fullmatch
+
+
+@lru_cache(maxsize=64)
+def _check_path(path: str) -> None:
+    if not _PATH(path) or "?" in path or "#" in path:
+        raise ValueError(f"{ascii(path)[:200]} cannot be signed: the bare path from the root is, without query")
 
 
 class Hidden:
@@ -111,8 +124,7 @@ class Credentials(Hidden):
 
         Raises ValueError for a path with a query: the venue signs without it.
         """
-        if not _PATH(path) or "?" in path or "#" in path:
-            raise ValueError(f"{ascii(path)[:200]} cannot be signed: the bare path from the root is, without query")
+        _check_path(path)
         mac = self.__mac.copy()
         mac.update(f"{timestamp_s}{method.upper()}{path}".encode() + body)
         return base64.urlsafe_b64encode(mac.digest()).decode()

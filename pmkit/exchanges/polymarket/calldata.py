@@ -12,7 +12,13 @@ from typing import Final, NamedTuple
 
 from pmkit.errors import ConfigError
 from pmkit.exchanges.polymarket.contracts import PUSD
-from pmkit.exchanges.polymarket.eip712 import ZERO_WORD, address_bytes, address_word, keccak, word
+from pmkit.exchanges.polymarket.eip712 import (
+    ZERO_WORD,
+    address_bytes,
+    address_word,
+    word,
+)
+from pmkit.exchanges.polymarket.keccak import keccak
 
 _CONDITION = re.compile(r"0x(?:[0-9a-f]{62}|[0-9a-f]{64})").fullmatch
 _BOTH: Final = (1, 2)

@@ -11,9 +11,8 @@ import re
 from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
-from Crypto.Hash import keccak as _keccak
-
 from pmkit.errors import ConfigError, InvalidOrder
+from pmkit.exchanges.polymarket.keccak import keccak
 
 POLYGON: Final = 137
 AMOY: Final = 80002
@@ -45,11 +44,6 @@ _V2_ZERO_BITS: Final = ((1 << 64) - 1) << 40
 _ADDRESS = re.compile(r"0x[0-9a-fA-F]{40}").fullmatch
 _WORD = re.compile(r"0x[0-9a-fA-F]{64}").fullmatch
 _TOKEN = re.compile(r"[1-9][0-9]{0,77}").fullmatch
-
-
-def keccak(data: bytes) -> bytes:
-    """keccak-256 as Ethereum means it (not SHA3-256)."""
-    return _keccak.new(digest_bits=256, data=data).digest()
 
 
 def word(number: int) -> bytes:

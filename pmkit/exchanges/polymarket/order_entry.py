@@ -36,6 +36,7 @@ from pmkit.exchanges.polymarket.signed_http import SignedSession
 from pmkit.exchanges.polymarket.types import VENUE, PolymarketMarket
 from pmkit.exchanges.types import Accepted, Intent, Order, OrderId
 from pmkit.http import HttpAnswer
+from pmkit.outlive import Outliving
 
 _LOG = logging.getLogger("pmkit.polymarket")
 
@@ -78,14 +79,14 @@ class OrderEntry:
         identity = await self._ready()
         self._admit(1)
         record = self._begin(identity, market, order, plan)
-        record.sending = self._spawn(self._send(record), f"order {record.order_id}")
+        sending = Outliving(self._send(record), self._spawn, f"order {record.order_id}")
+        record.sending = sending.task
         try:
-            placed: OrderId = await asyncio.shield(record.sending)
+            return await sending
         except asyncio.CancelledError:
             # The order is on its way and goes on: the caller is gone, its outcome is kept.
             record.unresolved = True
             raise
-        return placed
 
     async def place_batch(self, wanted: Sequence[Leg]) -> list[LegResult]:
         """Place up to 15 in one request; a result per order. Raises ConfigError for an account that is not usable."""
@@ -103,11 +104,11 @@ class OrderEntry:
             except OrderRejected as error:
                 results.append(error)
         if records:
-            sending = self._spawn(self._send_batch(records), f"batch of {len(records)} orders")
+            sending = Outliving(self._send_batch(records), self._spawn, f"batch of {len(records)} orders")
             for record in records:
-                record.sending = sending
+                record.sending = sending.task
             try:
-                legs: list[LegResult] = await asyncio.shield(sending)
+                legs = await sending
             except asyncio.CancelledError:
                 for record in records:
                     record.unresolved = True

@@ -36,7 +36,7 @@ def limit_intent(
         side,
         limit,
         shares,
-        now_ms=data.venue_clock.now_ms(),
+        now_ms=0 if expires_at is None else data.venue_clock.now_ms(),  # nothing else asks for it
         time_in_force=time_in_force,
         expires_at=expires_at,
         post_only=post_only,

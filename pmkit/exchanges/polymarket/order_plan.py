@@ -30,7 +30,7 @@ _PROTOCOLS: Final = {"2": "v1", "3": "v2"}
 """Version of the order domain -> protocol version of the market."""
 
 
-class OrderPlan(msgspec.Struct, frozen=True, kw_only=True):
+class OrderPlan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An order that passed every local check. Amounts in base units, `expiration` in epoch seconds (0: none)."""
 
     token_id: str
@@ -131,6 +131,8 @@ def plan_market(
 
 def _words(side: str, time_in_force: str) -> tuple[Side, TimeInForce]:
     # A plain "BUY" equals Side.BUY and is not the same object; taken for a SELL it would do the opposite.
+    if type(side) is Side and type(time_in_force) is TimeInForce:
+        return side, time_in_force
     try:
         return Side(side), TimeInForce(time_in_force)
     except ValueError as error:

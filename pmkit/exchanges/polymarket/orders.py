@@ -24,12 +24,12 @@ from pmkit.exchanges.polymarket.eip712 import (
     address_word,
     checksum_address,
     hex_word,
-    keccak,
     nested_hash,
     token_word,
     typed_digest,
     word,
 )
+from pmkit.exchanges.polymarket.keccak import keccak
 from pmkit.exchanges.polymarket.order_plan import OrderPlan
 from pmkit.exchanges.polymarket.wallets import SignatureType
 from pmkit.exchanges.types import Side, TimeInForce
@@ -54,7 +54,7 @@ _SESSION_SUFFIX: Final = bytes.fromhex("6492" * 16)
 # -- the signed order -----------------------------------------------------------------------------------------------
 
 
-class _WireOrder(msgspec.Struct, frozen=True, rename="camel"):
+class _WireOrder(msgspec.Struct, frozen=True, rename="camel", gc=False):
     # In the order of the venue's own clients, whose bodies the vectors hold.
     builder: str
     expiration: str
@@ -71,7 +71,7 @@ class _WireOrder(msgspec.Struct, frozen=True, rename="camel"):
     token_id: str
 
 
-class _Body(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
+class _Body(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True, gc=False):
     defer_exec: bool
     order: _WireOrder
     order_type: str
@@ -82,7 +82,7 @@ class _Body(msgspec.Struct, frozen=True, rename="camel", omit_defaults=True):
 _ENCODE: Final = msgspec.json.Encoder().encode
 
 
-class SignedOrder(msgspec.Struct, frozen=True):
+class SignedOrder(msgspec.Struct, frozen=True, gc=False):
     """One order, ready to be sent once. `order_id` is the venue's id of it; `body` the bytes of POST /order.
 
     Sending the same bytes again can place nothing twice (the venue answers "Duplicated"); signing anew can.

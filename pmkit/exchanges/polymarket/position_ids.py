@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import Final
 
 from pmkit.exchanges.polymarket.calldata import condition_word
-from pmkit.exchanges.polymarket.eip712 import address_bytes, keccak, word
+from pmkit.exchanges.polymarket.eip712 import address_bytes, word
+from pmkit.exchanges.polymarket.keccak import keccak
 
 USDC_E: Final = "0x2791Bca1f2de4661ED88A30C99A7a9449Aa84174"
 """The collateral of V1 positions; the adapter turns it into pUSD."""

@@ -8,7 +8,8 @@ from typing import Final
 import msgspec
 
 from pmkit.exchanges.polymarket.contracts import PUSD
-from pmkit.exchanges.polymarket.eip712 import address_bytes, address_word, keccak
+from pmkit.exchanges.polymarket.eip712 import address_bytes, address_word
+from pmkit.exchanges.polymarket.keccak import keccak
 from pmkit.exchanges.polymarket.redeem_types import Plan, RedeemCause, RedeemResult, RedeemStatus, units
 from pmkit.exchanges.polymarket.transactions import Receipt
 

@@ -11,7 +11,8 @@ import msgspec
 
 from pmkit.exchanges.polymarket.auth import Signer
 from pmkit.exchanges.polymarket.calldata import Call
-from pmkit.exchanges.polymarket.eip712 import POLYGON, address_bytes, keccak
+from pmkit.exchanges.polymarket.eip712 import POLYGON, address_bytes
+from pmkit.exchanges.polymarket.keccak import keccak
 
 GWEI: Final = 10**9
 MIN_TIP: Final = 30 * GWEI

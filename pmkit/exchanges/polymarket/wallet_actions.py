@@ -18,10 +18,10 @@ from pmkit.exchanges.polymarket.eip712 import (
     ZERO_WORD,
     address_bytes,
     address_word,
-    keccak,
     typed_digest,
     word,
 )
+from pmkit.exchanges.polymarket.keccak import keccak
 
 CALL: Final = 0
 DELEGATE_CALL: Final = 1

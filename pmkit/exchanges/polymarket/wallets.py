@@ -13,7 +13,14 @@ from typing import Final
 import msgspec
 
 from pmkit.errors import ConfigError
-from pmkit.exchanges.polymarket.eip712 import ZERO_WORD, address_bytes, address_word, checksum_address, keccak, word
+from pmkit.exchanges.polymarket.eip712 import (
+    ZERO_WORD,
+    address_bytes,
+    address_word,
+    checksum_address,
+    word,
+)
+from pmkit.exchanges.polymarket.keccak import keccak
 
 _PROXY_FACTORY: Final = bytes.fromhex("aB45c5A4B0c941a2F231C04C3f49182e1A254052")
 _PROXY_IMPLEMENTATION: Final = bytes.fromhex("44e999d5c2F66Ef0861317f9A4805AC2e90aEB4f")
