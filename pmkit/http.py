@@ -48,6 +48,7 @@ MAX_GATE_WAIT_SECONDS = 2.0
 # What a 429 and a 418 ask for when they name no time. Binance bans for two minutes at least.
 GATE_SECONDS = {429: 1.0, 418: 120.0}
 SINK_BYTES = 1024 * 1024
+KEPT_URLS = 256
 CLOSE_SECONDS = 0.8
 
 
@@ -174,6 +175,7 @@ class HttpSession:
         self._connect_timeout = connect_timeout
         self._max_connections = max_connections
         self._client: httpx.AsyncClient | None = None
+        self._urls: dict[str, httpx.URL] = {}
         self._closed = False
         self._gate_until = 0.0
         # Tasks with a request on its way, and those of them that `close` has ended.
@@ -217,6 +219,39 @@ class HttpSession:
                 ) from None
         return self._client
 
+    def _build(
+        self,
+        client: httpx.AsyncClient,
+        method: str,
+        path: str,
+        params: Params | None,
+        body: bytes | None,
+        headers: Mapping[str, str] | None,
+    ) -> httpx.Request:
+        """`client.build_request`, which parses the address three times at every request (0.2 ms): here once a path."""
+        import httpx
+
+        url = self._urls.get(path)
+        if url is None:
+            base = client.base_url
+            url = base.copy_with(raw_path=base.raw_path + httpx.URL(path).raw_path.lstrip(b"/"))
+            if len(self._urls) >= KEPT_URLS:
+                self._urls.pop(next(iter(self._urls)))
+            self._urls[path] = url
+        if params is not None:
+            url = httpx.URL(url, params=list(params.items() if isinstance(params, Mapping) else params))
+        sent = client.headers.copy()
+        if headers:
+            sent.update(headers)
+        return httpx.Request(
+            method,
+            url,
+            headers=sent,
+            content=body,
+            cookies=client.cookies or None,
+            extensions={"timeout": client.timeout.as_dict()},
+        )
+
     async def request(
         self,
         method: str,
@@ -246,13 +281,7 @@ class HttpSession:
         await self._pass_gate(wait)
         client = self._open()
         try:
-            request = client.build_request(
-                method,
-                path,
-                params=None if params is None else list(params.items() if isinstance(params, Mapping) else params),
-                content=body,
-                headers=dict(headers) if headers else None,
-            )
+            request = self._build(client, method, path, params, body, headers)
         except (UnicodeError, httpx.InvalidURL) as error:
             # Without the cause, which holds the value: it may be a credential.
             raise NotSent(

@@ -34,6 +34,8 @@ FIRST_QUARTER_MS = 1_795_176_000_000  # 2026-11-20 12:00 UTC, a Friday: Kalshi r
 EXIT_SECONDS = 5.0
 START_SECONDS = 30.0
 SETTLE_SECONDS = 20.0
+IDLE_STEPS = 0.01
+"""What the background traders of a venue do in a second that is not in the scenario."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +203,13 @@ class _Session:
         tracebacks = _Tracebacks()
         async with AsyncExitStack() as stack:
             books = stack.enter_context(BookHistory(self.now))
-            venues = await stack.enter_async_context(LocalVenues(seed=scenario.seed, assets=("BTC",), **options))
+            venues = LocalVenues(seed=scenario.seed, assets=("BTC",), **options)
+            # Nobody looks at a venue that the bot does not use.
+            if "polymarket" not in scenario.venues:
+                venues.polymarket.steps_per_wall_second = IDLE_STEPS
+            if "kalshi" not in scenario.venues:
+                venues.kalshi._life._steps = IDLE_STEPS
+            await stack.enter_async_context(venues)
             if not scenario.virtual:
                 self.clock = clock = bot_clock = venues.clock
             endpoints, proxies = venues.endpoints, None

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import lru_cache
 from hashlib import sha1
 
 from pmkit.sim.engine import PRICE_UNITS, SIZE_UNITS, MatchingEngine, Side
@@ -21,6 +22,7 @@ MIN_ORDER_SHARES = 5
 NO_BOOK = "No orderbook exists for the requested token id"
 
 
+@lru_cache(8192)
 def decimal_text(units: int, scale: int) -> str:
     """A fraction without trailing zeros: 4800 of 10000 is "0.48", 30 million of a million is "30"."""
     whole, rest = divmod(units, scale)
@@ -62,9 +64,14 @@ def own_levels(engine: MatchingEngine | None, outcome: int, side: Side) -> list[
     return [(price_of(price, outcome), size) for price, size in engine.levels(side_of(side, outcome))]
 
 
+@lru_cache(8192)
+def _level_text(level: tuple[int, int]) -> str:
+    # A book is written at each of its changes, and nearly all of its levels are those of the last time.
+    return f'{{"price":"{price_text(level[0])}","size":"{size_text(level[1])}"}}'
+
+
 def _levels_text(levels: Levels) -> str:
-    rows = (f'{{"price":"{price_text(price)}","size":"{size_text(size)}"}}' for price, size in reversed(levels))
-    return f"[{','.join(rows)}]"
+    return f"[{','.join(map(_level_text, reversed(levels)))}]"
 
 
 @dataclass(frozen=True, slots=True)

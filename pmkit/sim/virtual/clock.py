@@ -30,11 +30,15 @@ class VirtualClock(LoopClock):
         self._line = running
         self._zero = running.moment
         self._start_ns = start_ms * 1_000_000
+        self._told = (self._zero, 0)  # asked for many times in a moment
         # Code takes no time here: what is measured must not depend on the machine.
         self.perf_ns = lambda: round(running.moment * 1e9)
 
     def time_ns(self) -> int:
-        return self._start_ns + round((self._line.moment - self._zero) * self.factor * 1e9)
+        moment = self._line.moment
+        if moment != self._told[0]:
+            self._told = (moment, round((moment - self._zero) * self.factor * 1e9))
+        return self._start_ns + self._told[1]
 
     def io_monotonic(self) -> float:
         return self._line.moment

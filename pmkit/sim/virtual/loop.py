@@ -1,4 +1,4 @@
-"""`VirtualLoop`: asyncio's own loop with a selector that jumps to the next timer, and a network in memory.
+"""`VirtualLoop`: asyncio's own loop on which time jumps to the next timer, and a network in memory.
 
 What is kept of a real loop: callbacks run in order, timers in the order of their moments (and of their making where
 those are equal), everything of asyncio works. What differs: code takes no time; there are no sockets, no processes and
@@ -34,37 +34,12 @@ START = 1_000.0
 TURNS_PER_MOMENT = 2_000_000
 STUCK_WALL_SECONDS = 10.0
 JOB_WALL_SECONDS = 1.0
+RESOLUTION = 1e-9
+CANCELLED_TIMERS = 200
 
 
 class Stuck(RuntimeError):
     """Nothing can happen any more (no timer, nothing ready), or the same moment never ends."""
-
-
-class _Timer(asyncio.TimerHandle):
-    """Timers of the same moment fire in the order in which they were made; a heap alone does not promise that."""
-
-    __slots__ = ("number",)
-    number: int
-
-    def __lt__(self, other: Any) -> bool:
-        mine, its = self._when, other._when  # type: ignore[attr-defined]  # when() twice: the heap's whole cost
-        return bool(mine < its or (mine == its and self.number < other.number))
-
-    __hash__ = asyncio.TimerHandle.__hash__
-
-
-class _Selector:
-    """What the loop asks when nothing is ready: it moves time instead of waiting."""
-
-    def __init__(self, owner: VirtualLoop) -> None:
-        self._owner = owner
-
-    def select(self, timeout: float | None) -> list[Any]:
-        self._owner._idle(timeout)
-        return []
-
-    def close(self) -> None:
-        """Nothing is held."""
 
 
 class VirtualLoop(asyncio.BaseEventLoop):
@@ -77,7 +52,6 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self, *, seed: int | str = 0, latency: float = 0.0, jitter: float = 0.0) -> None:
         super().__init__()
         self._now = START
-        self._selector = _Selector(self)
         self._numbers = itertools.count()
         self._wake = threading.Event()
         self._jobs: deque[tuple[Future[Any], asyncio.Future[Any]]] = deque()
@@ -108,11 +82,37 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None
     ) -> asyncio.TimerHandle:
         self._check_closed()  # type: ignore[attr-defined]
-        timer = _Timer(when, callback, args, self, context)
-        timer.number = next(self._numbers)
-        heapq.heappush(self._scheduled, timer)  # type: ignore[attr-defined]
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
         timer._scheduled = True  # type: ignore[attr-defined]
+        heapq.heappush(self._scheduled, (when, next(self._numbers), timer))  # type: ignore[attr-defined]
         return timer
+
+    def _run_once(self) -> None:
+        """One turn: asyncio's own, with time that moves in place of a selector that waits. The heap holds tuples:
+        timers of the same moment fire in the order in which they were made, and nothing of Python compares them.
+        """
+        timers: list[tuple[float, int, Any]] = self._scheduled  # type: ignore[attr-defined]
+        ready: deque[Any] = self._ready  # type: ignore[attr-defined]
+        if self._timer_cancelled_count > CANCELLED_TIMERS:  # type: ignore[has-type]
+            timers[:] = [entry for entry in timers if not entry[2]._cancelled]
+            heapq.heapify(timers)
+            self._timer_cancelled_count = 0
+        while timers and timers[0][2]._cancelled:
+            heapq.heappop(timers)[2]._scheduled = False
+            self._timer_cancelled_count -= 1
+        if ready or self._stopping:  # type: ignore[attr-defined]
+            self._idle(0.0)
+        else:
+            self._idle(max(0.0, timers[0][0] - self._now) if timers else None)
+        now = self._now + RESOLUTION
+        while timers and timers[0][0] < now:
+            timer = heapq.heappop(timers)[2]
+            timer._scheduled = False
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle._cancelled:
+                handle._run()
 
     def at(self, moment: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back at that moment, now where it has passed."""
@@ -126,7 +126,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return self.latency + (self._random.random() * self.jitter if self.jitter else 0.0)
 
     def _idle(self, timeout: float | None) -> None:
-        """`timeout` as a selector gets it: 0 when something is ready, else seconds to the next timer, or None."""
+        """Time moves, or a thread is waited for. `timeout`: 0 when something is ready, else seconds to the next timer,
+        None where there is none.
+        """
         self._turns += 1
         if timeout is not None and timeout <= 0:
             if self._turns > TURNS_PER_MOMENT:
@@ -147,10 +149,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
             return
         self._turns = 0
         self.jumps += 1
-        self._now = max(self._now, self._scheduled[0].when())  # type: ignore[attr-defined]
-
-    def _process_events(self, event_list: list[Any]) -> None:
-        """There are none."""
+        self._now = max(self._now, self._scheduled[0][0])  # type: ignore[attr-defined]
 
     def _write_to_self(self) -> None:
         self._wake.set()
