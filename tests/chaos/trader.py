@@ -284,9 +284,11 @@ class Trader(BaseBot):
 
     async def rest(self, market: Market) -> Attempt:
         """A bid far below the market: the order that shows that orders work, and that must not be left behind."""
+        # In a market that is nearly decided one of the two is offered at 0.01: a bid for it would take.
+        dearest = max(market.outcomes, key=lambda outcome: self.book(market, outcome).best_ask or Decimal(1))
         order = Order(
             market_id=market.market_id,
-            outcome=market.outcomes[0],
+            outcome=dearest,
             side=Side.BUY,
             price=market.ceil_price(Decimal("0.01")),
             size=Decimal(5),
