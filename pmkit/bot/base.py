@@ -42,6 +42,8 @@ CANCEL_GRACE_SECONDS = 1.5
 LOOK_UP_SECONDS = 0.8
 CLOSE_GRACE_SECONDS = 1.2
 """Shares of the exit budget of 5 s of wall time; the others are in `life`."""
+AGAIN_SECONDS = 0.2
+"""Wall seconds until own orders that could not be cancelled are cancelled once more."""
 
 _FILL_EVENTS = {
     FillState.PENDING: TradeEvent.FILL,
@@ -138,7 +140,7 @@ class BaseBot(Life):
     @property
     def markets(self) -> ByAsset[Market | NoMarket]:
         """The current market by asset; with several venues by (venue, asset). Falsy where there is none now."""
-        return ByAsset({key: window.current for key, window in self._windows.items()})
+        return ByAsset({key: window.market for key, window in self._windows.items()})
 
     @property
     def next_markets(self) -> ByAsset[Market | NoMarket]:
@@ -256,7 +258,21 @@ class BaseBot(Life):
 
     async def _closing(self, window: Window, market: Market) -> None:
         if self.OPEN_ORDERS == "cancel":
-            await window.exchange.cancel_own(market.market_id)
+            # A cancel that hangs goes on beside the next market: the switch does not wait for it.
+            left = max(0.0, self.seconds_remaining(market)) / self.clock.factor
+            cancels = self._cancel_before_close(window, market)
+            await self._patiently({self.spawn(cancels, f"cancels before {market.label}", critical=False)}, left)
+
+    async def _cancel_before_close(self, window: Window, market: Market) -> None:
+        exchange = window.exchange
+        try:
+            await exchange.cancel_own(market.market_id)
+            # What is left had no clear answer, or cannot be cancelled yet: a cancel may be repeated.
+            while exchange.resting(market.market_id) and self.seconds_remaining(market) > 0:
+                await self.clock.io_sleep(AGAIN_SECONDS)
+                await exchange.cancel_own(market.market_id)
+        except PmkitError as error:
+            self.log.error("%s: before the close of %s: %s", window.name, market.label, error)
 
     async def _settle(self, window: Window, market: Market) -> None:
         exchange = window.exchange
@@ -294,8 +310,9 @@ class BaseBot(Life):
         lookups = [self._look_up(exchange, intent) for intent in exchange.unresolved]
         try:
             await asyncio.gather(exchange.cancel_own(), *lookups)
-            if lookups:
+            while exchange.resting():  # for as long as the exit budget lets it
                 await exchange.cancel_own()
+                await self.clock.io_sleep(AGAIN_SECONDS)
         except PmkitError as error:
             self.log.error("%s: cancelling at exit failed: %s", exchange.venue, error)
 

@@ -255,8 +255,12 @@ class OwnOrders(PublicSide):
 
     async def cancel_own(self, market_id: str | None = None) -> dict[str, CancelResult | PmkitError]:
         """Cancel the bot's own open orders (of one market). Never touches the account's other orders."""
-        mine = [key for key, order in self.open.items() if market_id is None or order.market_id == market_id]
+        mine = self.resting(market_id)
         return await self.cancel_orders(mine) if mine else {}
+
+    def resting(self, market_id: str | None = None) -> list[str]:
+        """The ids of the bot's own open orders (of one market), as far as it knows."""
+        return [key for key, order in self.open.items() if market_id is None or order.market_id == market_id]
 
     def note(self, status: OrderStatus) -> None:
         """An order event of the venue: keep the set of open orders, and write the venue's own cancels."""

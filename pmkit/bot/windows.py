@@ -76,6 +76,14 @@ class Window:
         """For messages: `polymarket BTC`."""
         return f"{self.exchange.venue} {self.asset}"
 
+    @property
+    def market(self) -> Market | NoMarket:
+        """The current market as a strategy sees it: one whose close has passed is none, however late the switch is."""
+        current = self.current
+        if isinstance(current, Market) and self._now_ms() >= current.close_ms:
+            return NoMarket(f"{current.label} is over, and the bot has not switched yet")
+        return current
+
     def _now_ms(self) -> int:
         return self.exchange.venue_clock.now_ms()
 
@@ -134,10 +142,7 @@ class Window:
 
     async def _finish(self, market: Market) -> None:
         await self._until(market.close_ms - round(self._cancel_before_close * 1000))
-        try:
-            await self._on_closing(self, market)
-        except PmkitError as error:
-            self._log.error("%s: before the close of %s: %s", self.name, market.label, error)
+        await self._on_closing(self, market)
         await self._until(market.close_ms)
 
     async def _roll(self, market: Market) -> None:

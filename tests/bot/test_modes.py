@@ -141,6 +141,43 @@ def open_of(truth: Truth) -> int:
     return sum(order.open for venue in ("polymarket", "kalshi") for order in truth.orders(venue))
 
 
+def test_ro_04_a_cancel_before_the_close_that_fails_is_tried_again():
+    async def story(bot: Rester, venues: LocalVenues) -> None:
+        await until(bot, bot.all_valid, 30)
+        (market,) = bot.markets.values()
+        await bot.rest(market)
+        for _ in range(2):
+            venues.polymarket.faults.arm("request_lost")
+        await bot.clock.sleep(bot.seconds_remaining(market) - 0.5)
+        (order,) = Truth(venues).orders("polymarket")
+        assert not order.open and venues.polymarket.faults.counts["request_lost"] == 2
+        assert not bot.exchanges["polymarket"].open
+
+    on_local(Rester, live=True, story=story, only="polymarket")
+
+
+def test_ro_02_a_cancel_that_hangs_holds_no_switch_up_and_no_tick_sees_a_closed_market():
+    class Ticking(Rester):
+        TICK_SECONDS = 0.25
+        closed = 0
+
+        async def _tick(self) -> None:
+            self.closed += sum(self.seconds_remaining(market) <= 0 for market in self.markets.values() if market)
+
+    async def story(bot: Ticking, venues: LocalVenues) -> None:
+        await until(bot, bot.all_valid, 30)
+        (market,) = bot.markets.values()
+        await bot.rest(market)
+        venues.polymarket.answers.late_seconds = 8.0
+        venues.polymarket.faults.arm("answer_late")
+        await bot.clock.sleep(bot.seconds_remaining(market) + 1)
+        assert venues.polymarket.faults.counts["answer_late"] == 1
+        assert bot.switched["polymarket"] == 1 and bot.all_valid()
+        assert bot.closed == 0
+
+    on_local(Ticking, live=True, story=story, only="polymarket")
+
+
 def test_pl_03_orders_whose_answer_was_lost_are_looked_up_and_cancelled_at_exit():
     opened: list[int] = []
 
