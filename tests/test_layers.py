@@ -102,6 +102,8 @@ def judge(module: str, source: str, is_package: bool = False) -> list[str]:
         ("pmkit.exchanges.paper.exchange", "from pmkit.exchanges.kalshi.fees import fee"),
         ("pmkit.bot.base", "from pmkit.sim import matching"),
         ("pmkit.bot.run", "import pmkit.sim"),
+        ("pmkit.bot.run", "def f():\n    from pmkit.replay.session import replay"),
+        (f"{SIM}.replay.session", "from pmkit.recording.recorder import current"),
         (f"{SIM}.matching", "from pmkit.exchanges.orderbook import OrderBook"),
         (f"{SIM}.kalshi.messages", "from pmkit.exchanges.kalshi.messages import decode"),
         (f"{SIM}.matching", "from pmkit.http import Session"),
