@@ -45,7 +45,9 @@ class CrossVenueBot(BaseBot):
             # Of both the same number of shares, legal in both and there at that price.
             sizes = [market.size_for(ORDER_SIZE_USD, ask) for (market, _), ask in zip(legs, asks, strict=True)]
             size = min(*sizes, *(book.best_ask_size for book in books))
-            size = min(market.floor_size(size) for market, _ in legs)
+            # Polymarket takes a buy for whole cents only: ten shares at any price, one at whole cents.
+            step = 1 if all(ask == round(ask, 2) for ask in asks) else 10
+            size = size // step * step
             for (market, outcome), ask in zip(legs, asks, strict=True):
                 order_id = await self.exchanges[market.venue].place_market_order(
                     market, outcome, Side.BUY, worst_price=ask, size=size

@@ -18,7 +18,6 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from pmkit.bot.decisions import TradeWriter
 from pmkit.bot.ledger import MarketLedger
 from pmkit.bot.life import HOOK_GRACE_SECONDS, SLOW_SECONDS, Life
 from pmkit.bot.own import OwnOrders
@@ -29,7 +28,7 @@ from pmkit.exchanges.base import BaseExchange
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import Fill, FillState, Intent, Liquidity, MarketResult, NoMarket
-from pmkit.logging.csv_logger import TradeEvent
+from pmkit.logging.csv_logger import TradeEvent, TradeLog
 
 if TYPE_CHECKING:
     from pmkit.config.env import Settings
@@ -85,7 +84,7 @@ class BaseBot(Life):
         clock: Clock | None = None,
         settings: Settings | None = None,
         interval: str = "15m",
-        trades: TradeWriter | None = None,
+        trades: TradeLog | None = None,
         log: logging.Logger | None = None,
     ) -> None:
         if isinstance(exchanges, BaseExchange):
@@ -297,9 +296,12 @@ class BaseBot(Life):
             for order_id, order in exchange.open.items():
                 self.log.warning("%s: order %s may still be open (%s)", exchange.venue, order_id, order.market_id)
             for intent in exchange.unresolved:
-                self.log.error("%s: the outcome of order %s is unknown", exchange.venue, intent.client_order_id)
+                name = intent.order_id or intent.client_order_id
+                self.log.error("%s: the outcome of order %s is unknown: it may stand", exchange.venue, name)
         parts: list[Any] = [*self._windows.values(), *self.feeds, *self.exchanges.values()]
-        await self._bounded("closing", _gather(part.close() for part in parts), CLOSE_GRACE_SECONDS)
+        # Also after a second signal: connections that are left to the loop's end would break with tracebacks.
+        closing = _gather(part.close() for part in parts)
+        await self._bounded("closing", closing, CLOSE_GRACE_SECONDS, in_any_hurry=True)
         self._windows.clear()
 
     async def _leave_orders(self) -> None:

@@ -118,10 +118,6 @@ class Life:
         """Whether the end has begun."""
         return self._stop_event.is_set()
 
-    async def wait_stopping(self) -> None:
-        """Until the end has begun."""
-        await self._stop_event.wait()
-
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
@@ -249,12 +245,22 @@ class Life:
             waiter.cancel()
         await asyncio.gather(*waiters, return_exceptions=True)
 
-    async def _bounded(self, what: str, step: Coroutine[Any, Any, None], seconds: float) -> None:
-        """One step of the end, with its share of the exit budget; nothing that goes wrong in it stops the next."""
+    async def _bounded(
+        self, what: str, step: Coroutine[Any, Any, None], seconds: float, *, in_any_hurry: bool = False
+    ) -> None:
+        """One step of the end, with its share of the exit budget; nothing that goes wrong in it stops the next. A
+        second signal ends it at once, unless it is done `in_any_hurry`.
+        """
         task = asyncio.ensure_future(step)
-        await self._patiently({task}, seconds)
+        if in_any_hurry:
+            await asyncio.wait({task}, timeout=seconds)
+        else:
+            await self._patiently({task}, seconds)
         if not task.done():
-            self.log.error("%s took longer than %.1f s and was given up", what, seconds)
+            if self.hurried and not in_any_hurry:
+                self.log.warning("%s was given up", what)
+            else:
+                self.log.error("%s took longer than %.1f s and was given up", what, seconds)
             task.cancel()
             await asyncio.wait({task}, timeout=0.2)
         elif not task.cancelled() and (error := task.exception()) is not None:

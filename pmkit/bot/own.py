@@ -16,7 +16,6 @@ from typing import Any
 
 import msgspec
 
-from pmkit.bot.decisions import TradeWriter
 from pmkit.bot.rows import TradeRows
 from pmkit.errors import InvalidOrder, OrderRejected, OrderUnknown, PmkitError
 from pmkit.exchanges.base import Amount, BaseExchange, Callback, LegResult, PublicSide
@@ -38,14 +37,14 @@ from pmkit.exchanges.types import (
     TimeInForce,
     Trade,
 )
-from pmkit.logging.csv_logger import TradeEvent
+from pmkit.logging.csv_logger import TradeEvent, TradeLog
 from pmkit.streams import Subscription
 
 
 class OwnOrders(PublicSide):
     """One exchange as one bot uses it. Constructed by BaseBot."""
 
-    def __init__(self, exchange: BaseExchange, trades: TradeWriter | None) -> None:
+    def __init__(self, exchange: BaseExchange, trades: TradeLog | None) -> None:
         super().__init__(exchange)
         self.exchange = exchange
         self.rows = TradeRows(exchange, trades)

@@ -17,7 +17,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from pmkit.clock import Clock
 from pmkit.endpoints import Endpoints
-from pmkit.errors import PmkitError
+from pmkit.errors import InvalidOrder, MarketNotFound, NotSent, PmkitError
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import (
@@ -47,6 +47,13 @@ T = TypeVar("T")
 Callback: TypeAlias = Callable[[T], Awaitable[None]] | Callable[[T], None]
 Amount: TypeAlias = Decimal | str | int
 LegResult: TypeAlias = OrderId | PmkitError
+
+
+def not_placed(market_id: str, error: PmkitError) -> InvalidOrder | NotSent:
+    """What placing an order raises where its market could not be read: a wrong id, or a query that failed."""
+    if isinstance(error, MarketNotFound):
+        return InvalidOrder(f"{error}: nothing was sent")
+    return NotSent(f"the market {ascii(market_id)[:80]} could not be read, nothing was sent: {error}")
 
 
 class MarketData(ABC):
@@ -81,6 +88,10 @@ class MarketData(ABC):
     @abstractmethod
     async def get_market(self, market_id: str) -> Market:
         """One market, read from the venue. Raises MarketNotFound for a wrong id."""
+
+    def current(self, market: Market) -> Market:
+        """The freshest known state of a market (price step, status, result), without asking anybody."""
+        return market
 
     @abstractmethod
     async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
@@ -296,6 +307,9 @@ class PublicSide(BaseExchange):
 
     async def get_market(self, market_id: str) -> Market:
         return await self.data.get_market(market_id)
+
+    def current(self, market: Market) -> Market:
+        return self.data.current(market)
 
     async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
         return await self.data.get_orderbook(market, outcome)

@@ -11,7 +11,7 @@ import msgspec
 
 from pmkit.errors import InvalidOrder
 from pmkit.exchanges.numbers import scaled, to_decimal, whole
-from pmkit.exchanges.types import PRICE_SCALE, MarketStatus
+from pmkit.exchanges.types import PRICE_SCALE, MarketStatus, Side, TimeInForce
 
 ONE = Decimal(1)
 _EXACT = Context(prec=60)
@@ -105,16 +105,31 @@ class FeeRule(msgspec.Struct, frozen=True, kw_only=True):
         return self.raw(price, size, maker).quantize(self.quantum, rounding, _EXACT)
 
 
+class Terms(msgspec.Struct, frozen=True):
+    """What an order comes to at the venue: shares, and the dollars it aims at where the venue fills by money."""
+
+    size: Decimal
+    money: Decimal | None = None
+
+
+class Charged(msgspec.Struct, frozen=True):
+    """What the fills of one order have cost so far, where the venue rounds over all of them: dollars."""
+
+    cost: Decimal = Decimal(0)
+    trade_fee: Decimal = Decimal(0)
+    paid: Decimal = Decimal(0)
+
+
 class Market(msgspec.Struct, frozen=True, kw_only=True):
     """One binary market of one venue. Venues subclass it with ids of their own.
 
     Times are epoch milliseconds (`open_ms`, `close_ms`: the window, close exclusive); `open_time` and `close_time`
     give them as aware UTC datetimes. `strike` is None until the venue has published it.
 
-    How the venue trades: `tradable_before_open` (orders are taken before the window), `market_buys_spend` (an IOC or
-    FOK buy aims at dollars, so that a better price gives more shares), `nets_outcomes` (one net position: buying one
-    outcome closes the other), `min_marketable` (dollars of a buy that takes at once), `taker_delay_ms` (how long a
-    marketable order is held), `final_after_ms` (about how long a fill stays PENDING; 0: final at once).
+    How the venue trades: `tradable_before_open` (orders are taken before the window), `nets_outcomes` (one net
+    position: buying one outcome closes the other), `min_marketable` (dollars of a buy that takes at once),
+    `taker_delay_ms` (how long a marketable order is held), `final_after_ms` (about how long a fill stays PENDING; 0:
+    final at once).
     """
 
     venue: str
@@ -136,7 +151,6 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
     settlement: str = ""
     protocol: str = ""
     tradable_before_open: bool = False
-    market_buys_spend: bool = False
     nets_outcomes: bool = False
     min_marketable: Decimal = Decimal(0)
     taker_delay_ms: int = 0
@@ -242,6 +256,65 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
             )
         return size
 
+    # What the dry-run asks: the venue's own rules, as its client applies them.
+
+    def limit_terms(
+        self,
+        outcome: str,
+        side: Side,
+        price: object,
+        size: object,
+        *,
+        now_ms: int,
+        time_in_force: TimeInForce = TimeInForce.GTC,
+        expires_at: datetime | None = None,
+        post_only: bool = False,
+        best_ask: Decimal | None = None,
+    ) -> Terms:
+        """What a limit order comes to. Raises InvalidOrder for whatever the venue's client refuses to send.
+
+        `best_ask`: of the live book, None where that is not known or empty.
+        """
+        self.token_id(outcome)
+        self.check_price(price)
+        shares = self.check_size(size)
+        wrong = _wrong_combination(time_in_force, expires_at, post_only, now_ms)
+        if wrong:
+            raise InvalidOrder(wrong)
+        return Terms(shares)
+
+    def market_terms(
+        self,
+        outcome: str,
+        side: Side,
+        *,
+        worst_price: object,
+        size: object = None,
+        amount: object = None,
+        best_ask: Decimal | None = None,
+    ) -> Terms:
+        """What a market order comes to. Raises as `limit_terms`."""
+        self.token_id(outcome)
+        limit = self.check_price(worst_price)
+        if (size is None) == (amount is None):
+            raise InvalidOrder("a market order takes exactly one of size (shares) and amount (dollars)")
+        if amount is None:
+            return Terms(self.check_size(size))
+        if side is not Side.BUY:
+            raise InvalidOrder("amount is for BUY only: sell a number of shares with size")
+        return Terms(self.size_for(amount, limit))
+
+    def charge(
+        self, side: Side, price: Decimal, size: Decimal, maker: bool, before: Charged
+    ) -> tuple[Decimal, Charged]:
+        """The fee of one more fill of an order in dollars, and what the order was charged with it."""
+        fee = self.fees.fee(price, size, maker)
+        return fee, Charged(before.cost + price * size, before.trade_fee + fee, before.paid + fee)
+
+    def resting_fee(self, side: Side, price: Decimal, size: Decimal) -> Decimal:
+        """The most dollars of fee and rounding that an order may cost which rests at that price."""
+        return self.fees.fee(price, size, maker=True)
+
     def break_even(self, price: object, maker: bool = False) -> Decimal:
         """The probability at which buying at `price` and holding to the end neither wins nor loses, per share."""
         limit = to_decimal(price, "price")
@@ -251,6 +324,20 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         """Dollars per share after resolution, None before."""
         self.token_id(outcome)
         return None if self.payouts is None else self.payouts[self.outcomes.index(outcome)]
+
+
+def _wrong_combination(time_in_force: TimeInForce, expires_at: datetime | None, post_only: bool, now_ms: int) -> str:
+    """What is wrong with a combination of order arguments, in words; empty when it is legal."""
+    if (time_in_force is TimeInForce.GTD) != (expires_at is not None):
+        return "expires_at goes with GTD, and GTD needs it"
+    if expires_at is not None:
+        if expires_at.tzinfo is None:
+            return "expires_at has to be an aware datetime (UTC)"
+        if expires_at.timestamp() * 1000 <= now_ms:
+            return "expires_at lies in the past"
+    if post_only and time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
+        return "a post-only order rests: it goes with GTC and GTD only"
+    return ""
 
 
 def by_token(markets: Mapping[str, Market]) -> dict[str, tuple[Market, str]]:

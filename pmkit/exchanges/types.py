@@ -90,7 +90,8 @@ class CancelResult(StrEnum):
 
 
 class TradeResult(StrEnum):
-    """What became of the token a trade was made in. VOID pays something between 0 and 1."""
+    """What became of a trade that is held to the end: WON where what was bought paid a dollar, or what was sold paid
+    nothing. VOID pays something between."""
 
     WON = "WON"
     LOST = "LOST"

@@ -75,7 +75,7 @@ class Server:
     """One port. Add routes before `start`.
 
     `requests` counts by method and route ("GET /events/slug/{slug}"), `log` holds the latest requests, `failures` must
-    stay empty (a handler that raised something unexpected). `dated`: answers get a `Date` in market time.
+    stay empty (a handler that raised something unexpected).
     """
 
     def __init__(
@@ -85,7 +85,6 @@ class Server:
         faults: Faults,
         *,
         port: int = 0,
-        dated: bool = True,
         error_body: Callable[[int, str], object] = lambda status, text: {"error": text},
     ) -> None:
         self.name = name
@@ -100,8 +99,7 @@ class Server:
         self._error_body = error_body
         self._runner: web.AppRunner | None = None
         self.app = web.Application(middlewares=[self._middleware], client_max_size=4 * 2**20)
-        if dated:
-            self.app.on_response_prepare.append(self._date)
+        self.app.on_response_prepare.append(self._date)
 
     # ---- routes
 

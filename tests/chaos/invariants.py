@@ -6,20 +6,23 @@ import asyncio
 import itertools
 from collections import Counter
 from collections.abc import Callable
-from decimal import Decimal
 from pathlib import Path
 
 from pmkit.clock import Clock
-from pmkit.data.binance.feed import BinanceFeed
-from pmkit.errors import PmkitError
 from pmkit.exchanges.market import Market
-from pmkit.exchanges.types import FillState
 from pmkit.logging.csv_logger import read_trades
 from pmkit.websocket import deadlines
+from tests.chaos.boundaries import Boundaries
+from tests.chaos.calm import step_of
+from tests.chaos.memory import BOUNDS, bounded, census, growth
 from tests.chaos.trader import Attempt, Trader
 from tests.chaos.truth import BookHistory, Truth, seen_of, snapshot
 
-TASKS = 150
+MORE_TASKS = 40
+"""Tasks of the bot beside those it had at its first tick: orders under way and being resolved, goodbyes."""
+GROWTH = 100
+"""Elements of one collection in the calm phase: market data goes on, and nothing else."""
+WAITING = 50
 KNOWN_AFTER_SECONDS = 3.0
 """An order that stands at the venue is never unknown to the bot for longer than this."""
 CONFIRMING_SECONDS = 7.0
@@ -32,9 +35,6 @@ BOUNDARY_SECONDS = 1.5
 """How much the bot's idea of the current market may lag at a boundary, beside what its clock is wrong by."""
 DOUBT_SECONDS = 1.5
 LISTED_AFTER_MS = 15_000
-READY_SECONDS = 3.0
-CALM_BOUNDARY_SECONDS = 60.0
-MONEY = Decimal("0.000001")
 
 
 class Violation(AssertionError):
@@ -65,10 +65,12 @@ class Watch:
         self._stood: dict[str, set[str]] = {}
         self._ended: set[str] = set()
         self._orders_read = 0
-        self._boundaries: set[str] = set()
         # A change of several levels comes in several messages: between two of them the book is none of the venue's.
         self._doubts: dict[tuple[str, str], float] = {}
         self._doubt_seconds = DOUBT_SECONDS * clock.factor
+        self.boundaries = Boundaries(self)
+        self._tasks_before = 0
+        self._census: Counter[str] = Counter()
 
     def violated(self, what: str, detail: object = "") -> None:
         key = f"{what}: {detail}"
@@ -85,11 +87,35 @@ class Watch:
         self._candles()
         self._fills_once()
         self._orders_once()
-        self._next_books()
+        self.boundaries.step()
         if self.live:
             self._orders()
-        if self.counts["steps"] % 10 == 0 and len(asyncio.all_tasks()) > TASKS:
-            self.violated("tasks pile up", len(asyncio.all_tasks()))
+        if self.counts["steps"] % 10 == 1:
+            self._tasks()
+
+    def _tasks(self) -> None:
+        """Those of the bot, not of the venues."""
+        mine = [task for task in asyncio.all_tasks() if task.get_name().startswith(("pmkit", type(self.bot).__name__))]
+        self._tasks_before = self._tasks_before or len(mine)
+        self.counts["most tasks of the bot"] = max(self.counts["most tasks of the bot"], len(mine))
+        if len(mine) > self._tasks_before + MORE_TASKS:
+            names = Counter(task.get_name().rstrip("0123456789abcdef-") for task in mine).most_common(3)
+            self.violated("tasks pile up", f"{self._tasks_before} {len(mine)} {names}")
+
+    def memory(self) -> None:
+        """Called twice with nothing but market data in between: no collection of pmkit has grown by it."""
+        after = census()
+        for name in [name for name in after if name.endswith(".pending")]:
+            self.violated("events wait for nobody", name) if after[name] > WAITING else None
+        if self._census:
+            self.counts["collections compared"] += len(after)
+            grown = {name: more for name, more in growth(self._census, after, GROWTH).items() if not bounded(name)}
+            for name, more in grown.items():
+                self.violated("memory grows", f"{name} by {more} to {after[name]}")
+            for name, bound in BOUNDS.items():
+                if (owners := after[f"instances of {name.split('.')[0]}"]) and after[name] > bound * owners:
+                    self.violated("a collection beyond its bound", f"{name} {after[name]} in {owners}")
+        self._census = after
 
     def _current_markets(self) -> None:
         now = self.clock.now_ms()
@@ -161,24 +187,6 @@ class Watch:
             elif status.order_id in self._ended:
                 self.violated("an order came back to life", f"{status.order_id} {status.status}")
 
-    def _next_books(self) -> None:
-        """Where nothing was wrong for a while, the next books are valid before the boundary."""
-        for key, market in self.bot.markets.items():
-            if not isinstance(market, Market) or market.market_id in self._boundaries:
-                continue
-            left = (market.close_ms - self.clock.now_ms()) / 1000 / self.clock.factor
-            if not READY_SECONDS - 1 <= left <= READY_SECONDS:
-                continue
-            self._boundaries.add(market.market_id)
-            if self.quiet() < CALM_BOUNDARY_SECONDS / self.clock.factor**0.5:
-                continue
-            self.counts["calm boundaries"] += 1
-            following = self.bot.next_markets[key]
-            if not isinstance(following, Market) or not all(
-                self.bot.book(following, outcome).valid for outcome in following.outcomes
-            ):
-                self.violated("the next book was not ready before a calm boundary", f"{key} {following}"[:200])
-
     def _listings(self, venue: str) -> None:
         """A list of open orders has those that stood all the time (what a venue's lists may lag by left out)."""
         rows, self.bot.said.listings = self.bot.said.listings, []
@@ -241,118 +249,6 @@ class Watch:
     def _attempts(self, venue: str) -> list[Attempt]:
         return [attempt for attempt in self.bot.said.attempts if attempt.venue == venue]
 
-    # -- when it is calm again
-
-    async def calm(self) -> None:
-        """Everything is live again: books, candles, streams, account. Queries must be answered, and tell the truth."""
-        bot = self.bot
-        for key, market in bot.markets.items():
-            if not isinstance(market, Market):
-                self.violated("no current market in the calm phase", f"{key}: {market.reason}")
-                continue
-            for outcome in market.outcomes:
-                if not bot.book(market, outcome).valid:
-                    self.violated("an invalid book in the calm phase", f"{key} {bot.book(market, outcome).reason}")
-        for feed in bot.feeds:
-            for symbol in feed.symbols:
-                late = self.clock.now_ms() - (feed.candles(symbol).last_ms or 0)
-                if late > 2 * step_of(feed) + 5_000 * max(1.0, self.clock.factor):
-                    self.violated("candles are late in the calm phase", f"{symbol} by {late} ms")
-        if not self.live:
-            return
-        for venue, exchange in bot.exchanges.items():
-            if exchange.unresolved:
-                self.violated("orders are unresolved in the calm phase", f"{venue} {len(exchange.unresolved)}")
-            try:
-                await self._account(venue)
-            except PmkitError as error:
-                self.violated("a query failed in the calm phase", f"{venue} {type(error).__name__}: {error}")
-
-    async def _account(self, venue: str) -> None:
-        exchange, truth = self.bot.exchanges[venue], self.truth
-        standing = {order.order_id for order in truth.orders(venue) if order.open}
-        listed = {status.order_id for status in await exchange.get_open_orders()}
-        if listed != standing:
-            self.violated("open orders differ from the venue's", f"{venue} {len(listed)} {len(standing)}")
-        if set(exchange.open) != standing:
-            self.violated(
-                "the bot's own open orders differ from the venue's",
-                f"{venue} {sorted(set(exchange.open) ^ standing)}, of which {len(standing)} stand there",
-            )
-        await exchange.cancel_own()
-        balance, spendable = await exchange.get_balance(), truth.spendable(venue)
-        if abs(balance - spendable) > Decimal("0.01"):
-            self.violated("the balance differs from the venue's", f"{venue} {balance} {spendable}")
-        for market in self.bot.markets.values():
-            if isinstance(market, Market) and market.venue == venue and self.bot.seconds_remaining(market) > 20:
-                await self.bot.take(market)
-        await self.clock.io_sleep(5.0)
-        positions = await exchange.get_positions()
-        for market in self.bot.markets.values():
-            if isinstance(market, Market) and market.venue == venue:
-                told = {
-                    position.outcome: position.size
-                    for position in positions
-                    if position.market_id == market.market_id and position.size
-                }
-                if told != (held := truth.positions(venue, market.market_id)):
-                    self.violated("positions differ from the venue's", f"{venue} {told} {held}")
-
-    async def last_orders(self) -> None:
-        """An order on each venue is accepted, and the stream tells of it. They rest when the bot is stopped."""
-        resting: list[Attempt] = []
-        for market in self.bot.markets.values():
-            if isinstance(market, Market) and self.bot.seconds_remaining(market) > 20 * self.clock.factor**0.5:
-                resting.append(await self.bot.rest(market))
-        await self.clock.io_sleep(2.0)
-        told = {status.order_id for status in self.bot.said.orders}
-        for attempt in resting:
-            self.counts["last orders"] += 1
-            if attempt.result != "accepted":
-                self.violated("an order was not accepted in the calm phase", f"{attempt.venue} {attempt.error}")
-            elif attempt.order_id not in told:
-                self.violated("the stream did not tell of an order in the calm phase", attempt.venue)
-
-    def fills_equal(self) -> None:
-        """Each fill of the venue was delivered, in its last state, and nothing else was."""
-        for venue in self.bot.exchanges:
-            markets = {attempt.market.market_id for attempt in self._attempts(venue)}
-            told: dict[tuple[str, str], dict[str, object]] = {}
-            for fill in self.bot.said.fills:
-                if fill.market_id in markets:
-                    told.setdefault((fill.fill_id, fill.order_id), {})[fill.state] = fill
-            truth = {(fill.fill_id, fill.order_id): fill for fill in self.truth.fills(venue)}
-            mine = {attempt.market.market_id for attempt in self._attempts(venue)}
-            for key, fill in truth.items():
-                states = told.pop(key, None)
-                if states is None:
-                    self.violated(f"a fill was never delivered ({venue})", key)
-                    continue
-                some = next(iter(states.values()))
-                if some.size != fill.size or abs(some.fee - fill.fee) > MONEY:
-                    self.violated(
-                        f"a fill with other numbers ({venue})", f"{some.size} {some.fee} {fill.size} {fill.fee}"
-                    )
-                if fill.price not in (some.price, 1 - some.price):
-                    self.violated(f"a fill at another price ({venue})", f"{some.price} {fill.price}")
-                if fill.final and (FillState.FAILED if fill.failed else FillState.FINAL) not in states:
-                    self.violated(f"the last state of a fill was never delivered ({venue})", f"{key} {set(states)}")
-                if not fill.failed and FillState.FAILED in states:
-                    self.violated(f"a fill that stands was taken back ({venue})", key)
-            if left := [key for key, states in told.items() if next(iter(states.values())).market_id in mine]:
-                self.violated(f"fills that never were ({venue})", left[:3])
-
-    def ledger_equal(self) -> None:
-        """The bot's own books of shares agree with the venue's fills."""
-        for venue in self.bot.exchanges:
-            cash: dict[str, Decimal] = {}
-            for fill in self.truth.fills(venue):
-                if not fill.failed:
-                    cash[fill.market_id] = cash.get(fill.market_id, Decimal(0)) + fill.fee
-            for (of, market_id), ledger in self.bot.ledgers.items():
-                if of == venue and abs(ledger.fees - cash.get(market_id, Decimal(0))) > MONEY:
-                    self.violated("the ledger's fees differ", f"{venue} {ledger.fees} {cash.get(market_id)}")
-
     def stopped(self, tasks_before: set[asyncio.Task], warnings: str) -> None:
         """After the end: nothing runs, nothing stands at the venue that was not reported."""
         if left := [task.get_name() for task in asyncio.all_tasks() - tasks_before]:
@@ -383,7 +279,3 @@ class Watch:
         self.counts["rows"] += rows
         if any(secret in output for secret in secrets):
             self.violated("a secret in the log")
-
-
-def step_of(feed: BinanceFeed) -> int:
-    return {"1s": 1_000, "1m": 60_000}[feed.interval]

@@ -534,7 +534,7 @@ def dry_run_is_an_if():
 def the_end_waits_for_everybody():
     """await ws.close() for ever."""
 
-    async def bounded(self, what, step, seconds):
+    async def bounded(self, what, step, seconds, **_):
         await self.clock.io_sleep(6.0)
         await step
 
@@ -588,3 +588,6 @@ def callbacks_raise():
 
     with replaced((Trader, "_tick", tick)):
         yield
+
+
+from tests.chaos import naive_more  # noqa: E402,F401  # registers its own; it needs what is above

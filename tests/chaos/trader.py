@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from decimal import Decimal
 
@@ -49,7 +50,6 @@ class Said:
     orders: list[OrderStatus] = field(default_factory=list)
     rollovers: list[tuple[str, str, object, object]] = field(default_factory=list)
     settled: list[tuple[Market, object, Decimal]] = field(default_factory=list)
-    stale_ticks: list[str] = field(default_factory=list)
     listings: list[tuple[str, int, int, frozenset[str]]] = field(default_factory=list)
     """Answers of get_open_orders: venue, begun and answered (ms), order ids."""
     cancels: int = 0
@@ -70,8 +70,11 @@ class Trader(BaseBot):
         self.busy = True
         self.started = False
         self.resolving: set[str] = set()
+        self.before_tick: Callable[[], object] = lambda: None
+        self.before_order: Callable[[Attempt], object] = lambda attempt: None
 
     def start_of(self, attempt: Attempt) -> None:
+        self.before_order(attempt)
         self.said.attempts.append(attempt)
         self.said.by_client[attempt.client_order_id] = attempt
 
@@ -82,6 +85,7 @@ class Trader(BaseBot):
         self.started = True
 
     async def _tick(self) -> None:
+        self.before_tick()
         for exchange in self.exchanges.values():
             for intent in exchange.unresolved:
                 if intent.client_order_id not in self.resolving:

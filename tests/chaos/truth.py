@@ -7,6 +7,8 @@ from collections.abc import Set
 from dataclasses import dataclass
 from decimal import Decimal
 
+from pmkit.clock import Clock
+from pmkit.exchanges.market import Market
 from pmkit.exchanges.types import Side
 from pmkit.sim.engine import MatchingEngine
 from pmkit.sim.engine import Side as EngineSide
@@ -134,6 +136,15 @@ class Truth:
             live.engine for live in self.venues.kalshi._life.live.values()
         }
 
+    async def candles(self, symbol: str, interval: str, opens: list[int], clock: Clock) -> dict[int, tuple[int, ...]]:
+        """Open, high, low, close and volume in 1e-8, by open time, of those that are closed."""
+        made = await self.venues.binance.makers[symbol].candles(interval, opens, clock.now_ms(), clock)
+        return {one.open_ms: (one.open, one.high, one.low, one.close, one.volume) for one in made if one.closed}
+
+    def went_up(self, market: Market) -> bool:
+        """What a market that is over settled on."""
+        return self.venues.world.went_up("BTC", market.open_ms, market.close_ms)
+
     def orders(self, venue: str, but: Set[str] = frozenset()) -> list[VenueOrder]:
         """All of the account's, without those in `but`."""
         if venue == "polymarket":
@@ -171,13 +182,22 @@ class Truth:
                     )  # fmt: skip
             return found
         for fill in self.kalshi.fills:
-            price = fill.price if fill.order.side is EngineSide.BUY else 10_000 - fill.price
+            yes = fill.order.side is EngineSide.BUY
             found.append(
                 VenueFill(
-                    fill.trade_id, fill.order.order_id, fill.order.ticker, "", Decimal(fill.count) / MICRO,
-                    Decimal(price) / 10_000, Side.BUY, Decimal(fill.fee) / MICRO, False, fill.at_us // 1000, True,
+                    fill.trade_id,
+                    fill.order.order_id,
+                    fill.order.ticker,
+                    "YES" if yes else "NO",
+                    Decimal(fill.count) / MICRO,
+                    Decimal(fill.price if yes else 10_000 - fill.price) / 10_000,
+                    Side.BUY,
+                    Decimal(fill.fee) / MICRO,
+                    False,
+                    fill.at_us // 1000,
+                    True,
                 )
-            )  # fmt: skip
+            )
         return found
 
     def positions(self, venue: str, market_id: str) -> dict[str, Decimal]:
@@ -191,6 +211,14 @@ class Truth:
             return {outcome: size for outcome, size in held.items() if size}
         net = Decimal(self.kalshi.net(market_id)) / MICRO
         return {} if not net else {"YES": net} if net > 0 else {"NO": -net}
+
+    def cash(self, venue: str) -> Decimal:
+        """Dollars of the account: on Polymarket those on chain, matches that are not mined left out."""
+        if venue == "polymarket":
+            account = self.venues.polymarket.accounts.find(self.pm_wallet)
+            assert account is not None
+            return Decimal(account.cash) / MICRO
+        return self.spendable(venue)
 
     def spendable(self, venue: str) -> Decimal:
         """Dollars that a further order may use."""

@@ -10,6 +10,7 @@ from pmkit.endpoints import Endpoints
 from pmkit.exchanges.base import MarketData
 from pmkit.exchanges.market import FeeRule, Market, PriceGrid
 from pmkit.exchanges.orderbook import ASK, BID, OrderBook
+from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import MarketResult, MarketStatus, PublicTrade, Side
 from pmkit.streams import Policy, Subscription
 
@@ -33,9 +34,11 @@ def make_market(**changes) -> Market:
         "fees": FeeRule(taker=Decimal("0.07")),
         "status": MarketStatus.OPEN,
     }
-    return Market(**{**fields, **changes})
+    given = {**fields, **changes}
+    return given.pop("kind", Market)(**given)
 
 
+POLYMARKET = {"kind": PolymarketMarket, "slug": "btc-updown-15m-1795176000", "protocol": "v2"}
 KALSHI = {
     "venue": "kalshi",
     "outcomes": ("YES", "NO"),

@@ -23,7 +23,7 @@ from pmkit.exchanges.types import (
     TradeResult,
 )
 
-from .conftest import KALSHI, START_MS, HandData, make_market
+from .conftest import KALSHI, POLYMARKET, START_MS, HandData, make_market
 
 D = Decimal
 
@@ -78,15 +78,26 @@ async def test_a_taker_walks_the_levels_and_pays_each_level_its_fee(clock):
         assert "took a level of 10 shares" in venue.paper.explain(venue.fills[0].fill_id)
 
 
-async def test_what_was_taken_is_not_there_a_second_time_until_the_venue_changes_the_level(clock):
+async def test_what_was_taken_is_not_there_a_second_time(clock):
+    """The venue goes on showing what a live order would have used up; only what is added to it can be had."""
     async with Venue(clock) as venue:
+
+        async def take(size: str):
+            order_id = await venue.limit("UP", Side.BUY, "0.52", size, time_in_force=TimeInForce.IOC)
+            return order_id.filled_amount
+
         venue.data.show("UP", {"0.50": "100"}, {"0.52": "10"})
-        first = await venue.limit("UP", Side.BUY, "0.52", "8", time_in_force=TimeInForce.IOC)
-        again = await venue.limit("UP", Side.BUY, "0.52", "8", time_in_force=TimeInForce.IOC)
-        assert (first.filled_amount, again.filled_amount, again.status) == (8, 2, OrderState.CANCELED)
+        assert await take("8") == 8
+        assert await take("8") == 2
         venue.data.show("UP", {"0.50": "100"}, {"0.52": "9"})
-        third = await venue.limit("UP", Side.BUY, "0.52", "8", time_in_force=TimeInForce.IOC)
-        assert third.filled_amount == 8
+        assert await take("8") == 0, "one of the ten that we have taken left"
+        venue.data.show("UP", {"0.50": "100"}, {"0.52": "15"})
+        assert await take("8") == 6, "six came"
+        sold = await venue.limit("DOWN", Side.SELL, "0.48", "5", time_in_force=TimeInForce.IOC)
+        assert (sold.status, sold.filled_amount) == (OrderState.CANCELED, 0), "bids for DOWN are the asks of UP"
+        venue.data.show("UP", {"0.50": "100"}, {"0.53": "10"})
+        venue.data.show("UP", {"0.50": "100"}, {"0.52": "10"})
+        assert await take("8") == 8, "the level was gone and came back"
 
 
 async def test_ioc_and_fok_that_fill_nothing_are_canceled_order_ids(clock):
@@ -158,14 +169,25 @@ async def test_money_held_back_by_open_orders_cannot_be_spent_twice(clock):
 
 
 async def test_a_polymarket_buy_by_amount_spends_dollars_and_gets_more_at_a_better_price(clock):
-    async with Venue(clock, market_buys_spend=True) as venue:
+    async with Venue(clock, **POLYMARKET) as venue:
         venue.data.show("UP", {"0.40": "20"}, {"0.50": "100"})
         order_id = await venue.done(
             venue.paper.place_market_order(venue.market, "UP", Side.BUY, worst_price="0.60", amount="10")
         )
-        spent = D("9.72")  # 10 / (1 + 0.07 * 0.4), to the cent
+        spent = D("9.66")  # 10 / (1 + 0.07 * 0.5), to the cent
         assert (order_id.status, order_id.filled_amount) == (OrderState.FILLED, spent / D("0.5"))
         assert 100 - await venue.paper.get_balance() == spent + order_id.fee
+        status = await venue.paper.get_order_status(order_id)
+        assert status.size == D("16.1"), "what the worst price gives for it"
+
+
+async def test_a_polymarket_ioc_that_buys_aims_at_its_dollars_and_may_be_small(clock):
+    async with Venue(clock, **POLYMARKET) as venue:
+        venue.data.show("UP", {"0.40": "20"}, {"0.50": "100"})
+        order_id = await venue.limit("UP", Side.BUY, "0.60", "3", time_in_force=TimeInForce.IOC)
+        assert (order_id.status, order_id.filled_amount) == (OrderState.FILLED, D("3.6"))
+        with pytest.raises(InvalidOrder, match="two decimals of dollars"):
+            await venue.limit("UP", Side.BUY, "0.53", "3.33", time_in_force=TimeInForce.IOC)
 
 
 @pytest.mark.parametrize("arguments", [{}, {"size": 5, "amount": 5}, {"amount": 5, "side": Side.SELL}])

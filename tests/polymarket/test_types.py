@@ -190,7 +190,6 @@ def test_a_market_with_both_sources() -> None:
     assert market.strike is None
     assert market.taker_delay_ms == 150
     assert market.tradable_before_open
-    assert market.market_buys_spend
     assert not market.fees_assumed
     assert market.fee("0.5", "100") == Decimal("1.75")
     assert market.twap_seconds == 60

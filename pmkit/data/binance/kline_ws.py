@@ -30,8 +30,6 @@ class KlineSocket(BaseWebSocket[str]):
     or replaced; `on_refusal(text)` when the venue refuses a subscription.
     """
 
-    public = True
-
     def __init__(
         self,
         hosts: Sequence[str],

@@ -12,8 +12,8 @@ from typing import Final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from pmkit.errors import InvalidOrder, MarketNotFound, NotSent, OrderRejected, PmkitError
-from pmkit.exchanges.base import Amount, LegResult
+from pmkit.errors import InvalidOrder, NotSent, OrderRejected, PmkitError
+from pmkit.exchanges.base import Amount, LegResult, not_placed
 from pmkit.exchanges.kalshi.order_entry import Choices
 from pmkit.exchanges.kalshi.order_replies import Amended
 from pmkit.exchanges.kalshi.orders import taking_order
@@ -128,10 +128,12 @@ class KalshiExchange(KalshiPortfolio):
         for index, order in enumerate(orders):
             try:
                 market = await self._market_of(order.market_id)
+            except PmkitError as error:
+                results[index] = not_placed(order.market_id, error)
+                continue
+            try:
                 self._entry.body(market, order, self._choices)
                 legs.append((index, market, order))
-            except MarketNotFound as error:
-                results[index] = InvalidOrder(f"{error}: nothing was sent")
             except PmkitError as error:
                 results[index] = error
         if legs:

@@ -13,7 +13,7 @@ from decimal import ROUND_CEILING, Context, Decimal
 from typing import Final
 
 from pmkit.errors import ProtocolChanged
-from pmkit.exchanges.market import FeeRule
+from pmkit.exchanges.market import Charged, FeeRule
 
 TAKER_RATE: Final = Decimal("0.07")
 QUANTUM: Final = Decimal("0.0001")
@@ -69,3 +69,19 @@ def charge(
     cost = _EXACT.multiply(price, count)
     total = _EXACT.add(cost, trade_fee).quantize(QUANTUM, ROUND_CEILING, _EXACT)
     return _EXACT.subtract(total, cost)
+
+
+def charge_so_far(
+    rule: FeeRule, price: Decimal, count: Decimal, maker: bool, before: Charged
+) -> tuple[Decimal, Charged]:
+    """`charge` for one more fill of an order that was charged `before`, and what it was charged with it.
+
+    An accumulator per order pays back what rounding took too much ("Fee rounding"): cost and trade fees of all fills
+    together are brought up to $0.0001. Numbers as in `charge`.
+    """
+    trade_fee = rule.raw(price, count, maker).quantize(TRADE_FEE_QUANTUM, ROUND_CEILING, _EXACT)
+    trade_fee = _EXACT.add(before.trade_fee, trade_fee)
+    cost = _EXACT.add(before.cost, _EXACT.multiply(price, count))
+    due = _EXACT.subtract(_EXACT.add(cost, trade_fee).quantize(QUANTUM, ROUND_CEILING, _EXACT), cost)
+    fee = max(Decimal(0), _EXACT.subtract(due, before.paid))
+    return fee, Charged(cost, trade_fee, _EXACT.add(before.paid, fee))

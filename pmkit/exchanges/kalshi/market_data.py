@@ -112,6 +112,10 @@ class KalshiMarketData(PublicReads):
             self._finder = KalshiMarketFinder(self)
         return self._finder
 
+    def current(self, market: Market) -> Market:
+        """The freshest known state of a market, without asking anybody."""
+        return self.catalogue.markets.get(market.market_id, market)
+
     def book(self, market: Market, outcome: str) -> OrderBook:
         """The live book of an outcome. Not subscribed: an empty one, not valid, reason "not subscribed"."""
         token_id = market.token_id(outcome)
@@ -333,9 +337,7 @@ def _market_id_of(one: Market | KalshiTicker) -> str:
     return one.market_id
 
 
-def _unread(
-    readers: dict[str, list[Subscription[T]]], tickers: Iterable[str], closed: Subscription[T]
-) -> list[str]:
+def _unread(readers: dict[str, list[Subscription[T]]], tickers: Iterable[str], closed: Subscription[T]) -> list[str]:
     """Take a reader out; the markets that nobody reads any more."""
     gone: list[str] = []
     for ticker in tickers:

@@ -1,7 +1,8 @@
 """What became of an order whose answer did not come: looked up, never sent again.
 
 An order that is not found is not absent yet: a fresh one may be missing from REST, and a late one may still arrive.
-Only several empty look-ups over `seconds` of wall time since it was sent are believed.
+Only several empty look-ups over `seconds` of wall time are believed. They count from the first that was answered, not
+from the sending: a line that was dead until then has held the order back as well.
 """
 
 from __future__ import annotations
@@ -79,7 +80,7 @@ class Resolver:
         record = self._journal.records.get(intent.client_order_id)
         if record is not None and record.sending is not None and not record.sending.done():
             await asyncio.wait({record.sending})
-        since = self._clock.io_monotonic() if record is None else record.sent_at
+        since: float | None = None
         empty, wait = 0, _FIRST_WAIT_SECONDS
         while True:
             known = self._known(intent, record)
@@ -90,6 +91,7 @@ class Resolver:
                 if row is not None:
                     return self._done(record, self._accepted(intent, row))
                 empty += 1
+                since = self._clock.io_monotonic() if since is None else since
             except (PmkitError, RowError) as error:
                 raise OrderUnknown(intent, f"looking it up failed: {error}") from error
             left = since + self._seconds - self._clock.io_monotonic()

@@ -9,11 +9,11 @@ from typing import Final
 
 import msgspec
 
-from pmkit.exchanges.kalshi.fees import NO_FEE, fee_rule
+from pmkit.exchanges.kalshi.fees import NO_FEE, QUANTUM, charge_so_far, fee_rule
 from pmkit.exchanges.kalshi.grid import GridError, grid_of
 from pmkit.exchanges.kalshi.messages import Lifecycle, Ticker, TradePrint
 from pmkit.exchanges.kalshi.rest_messages import MarketRow, SeriesRow, TradeRow
-from pmkit.exchanges.market import FeeRule, Market
+from pmkit.exchanges.market import Charged, FeeRule, Market
 from pmkit.exchanges.types import MarketStatus, PublicTrade, ReferencePrice, Side
 
 VENUE: Final = "kalshi"
@@ -64,6 +64,17 @@ class KalshiMarket(Market, frozen=True, kw_only=True):
             return self
         return msgspec.structs.replace(self, status=status, payouts=payouts)
 
+    def charge(
+        self, side: Side, price: Decimal, size: Decimal, maker: bool, before: Charged
+    ) -> tuple[Decimal, Charged]:
+        """Kalshi rounds over all fills of an order: what was taken too much once is not taken again."""
+        return charge_so_far(self.fees, price if side is Side.BUY else 1 - price, size, maker, before)
+
+    def resting_fee(self, side: Side, price: Decimal, size: Decimal) -> Decimal:
+        """Where a hundredth of a contract does not cost whole $0.0001, the rounding of the last fill as well."""
+        own = price if side is Side.BUY else 1 - price
+        return self.fees.fee(price, size, maker=True) + (QUANTUM if own % _CENT else 0)
+
 
 class KalshiReference(ReferencePrice, frozen=True, kw_only=True):
     """`average` is the mean of the last 60 s, at any time. `settlement` is what the running window would settle on, of
@@ -96,7 +107,7 @@ def is_ticker(text: str) -> bool:
 
 
 def asset_of(series_ticker: str) -> str | None:
-    """"BTC" of "KXBTC15M"; None for a series that is not a 15-minute up/down of one coin."""
+    """ "BTC" of "KXBTC15M"; None for a series that is not a 15-minute up/down of one coin."""
     found = _SERIES(series_ticker)
     return found[1] if found and series_ticker not in NOT_UP_DOWN else None
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from decimal import Decimal
+from dataclasses import dataclass, field, replace
+from decimal import ROUND_FLOOR, Decimal
 
 from pmkit.exchanges.market import Market
-from pmkit.exchanges.types import Fill, MarketResult, Position, Side, Trade, TradeResult
+from pmkit.exchanges.types import Fill, FillState, MarketResult, Position, Side, Trade, TradeResult
 
-ZERO = Decimal(0)
+ZERO, ONE = Decimal(0), Decimal(1)
+MICRO = Decimal("0.000001")
+"""Both venues keep millionths of a dollar."""
 
 
 @dataclass(slots=True)
@@ -19,9 +21,9 @@ class Holding:
     cost: Decimal = ZERO
     pending: Decimal = ZERO
 
-    def add(self, size: Decimal, price: Decimal) -> None:
+    def add(self, size: Decimal, cost: Decimal) -> None:
         self.shares += size
-        self.cost += size * price
+        self.cost += cost
 
     def remove(self, size: Decimal) -> None:
         if self.shares:
@@ -39,16 +41,25 @@ class MarketAccount:
     result: MarketResult | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Held:
+    """An open order: what is left of it, and the dollars (of a buy) that it holds back where outcomes do not net."""
+
+    market: Market
+    outcome: str
+    side: Side
+    price: Decimal
+    size: Decimal
+    dollars: Decimal
+
+
 class PaperAccount:
-    """Cash in dollars and holdings by market. Nothing here can go below zero; `can_pay` and `free_shares` are asked
-    first.
-    """
+    """Cash in dollars and holdings by market. Nothing here can go below zero; `lacks` is asked first."""
 
     def __init__(self, balance: Decimal) -> None:
         self.cash = balance
         self.markets: dict[str, MarketAccount] = {}
-        self._held_cash: dict[str, Decimal] = {}
-        self._held_shares: dict[str, tuple[str, str, Decimal]] = {}
+        self._held: dict[str, Held] = {}
 
     def open(self, market: Market) -> MarketAccount:
         """The account of a market, made on first use."""
@@ -63,77 +74,110 @@ class PaperAccount:
     @property
     def free_cash(self) -> Decimal:
         """Cash that no open order needs."""
-        return self.cash - sum(self._held_cash.values(), ZERO)
+        netting: dict[str, Market] = {}
+        total = ZERO
+        for held in self._held.values():
+            if held.market.nets_outcomes:
+                netting[held.market.market_id] = held.market
+            else:
+                total += held.dollars
+        return self.cash - total - sum((self.reserved(market) for market in netting.values()), ZERO)
 
     def free_shares(self, market: Market, outcome: str) -> Decimal:
-        """Shares of an outcome that no open order offers."""
+        """Shares of an outcome that no open order offers, and that the venue has settled."""
         held = sum(
             (
-                size
-                for market_id, held_outcome, size in self._held_shares.values()
-                if (market_id, held_outcome) == (market.market_id, outcome)
+                held.size
+                for held in self._held.values()
+                if held.side is Side.SELL and (held.market.market_id, held.outcome) == (market.market_id, outcome)
             ),
             ZERO,
         )
-        return self.open(market).holdings[outcome].shares - held
+        holding = self.open(market).holdings[outcome]
+        return holding.shares - holding.pending - held
 
-    def need(
-        self, market: Market, outcome: str, side: Side, price: Decimal, size: Decimal, fee: Decimal
-    ) -> tuple[Decimal, Decimal]:
-        """(dollars, shares of the outcome) an order would need at worst.
+    def reserved(self, market: Market, extra: tuple[Held, ...] = (), bought: Decimal = ZERO) -> Decimal:
+        """Dollars that the open orders of a market that nets, and `extra` ones, need if all of them fill.
 
-        Where the venue nets outcomes, a sale of what is not held is a purchase of the other outcome, and a purchase
-        first closes the other outcome, which costs nothing.
+        What is held covers the orders that close it, those first that would trade first. `bought`: shares of the first
+        outcome that come to the position before (less than none: of the other).
         """
-        if side is Side.BUY:
-            if market.nets_outcomes:
-                closing = min(size, max(ZERO, self.free_shares(market, market.opposite(outcome))))
-                return (size - closing) * price + fee, ZERO
-            return size * price + fee, ZERO
-        if market.nets_outcomes:
-            held = min(size, max(ZERO, self.free_shares(market, outcome)))
-            return (size - held) * (1 - price) + fee, held
-        return ZERO, size
+        first, second = market.outcomes
+        holdings = self.open(market).holdings
+        net = holdings[first].shares - holdings[second].shares + bought
+        total = ZERO
+        rows = [held for held in self._held.values() if held.market.market_id == market.market_id]
+        for up in (True, False):
+            cover = max(ZERO, -net if up else net)
+            mine = [held for held in (*rows, *extra) if ((held.side is Side.BUY) == (held.outcome == first)) is up]
+            # What a contract of the side that is bought costs, dearest first: that one trades first.
+            priced = [(held.price if held.side is Side.BUY else 1 - held.price, held.size) for held in mine]
+            for price, size in sorted(priced, key=lambda row: row[0], reverse=True):
+                closing = min(cover, size)
+                cover -= closing
+                total += price * (size - closing) + market.resting_fee(Side.BUY, price, size)
+        return total
 
-    def lacks(self, market: Market, outcome: str, dollars: Decimal, shares: Decimal) -> str:
-        """What is missing for that, in words; empty when it is there."""
-        if dollars > self.free_cash:
+    def lacks(self, order: Held, takes: list[tuple[Decimal, Decimal]], fee: Decimal, rests: bool) -> str:
+        """What is missing for an order, in words; empty when all is there.
+
+        `takes`: (price, size) of what it would match now, for `fee` dollars; `rests`: what is left of it stays.
+        """
+        market = order.market
+        if not market.nets_outcomes:
+            if order.side is Side.BUY:
+                return self._short(order.dollars + fee)
+            free = self.free_shares(market, order.outcome)
+            if order.size > free:
+                return f"the order offers {order.size:f} shares of {order.outcome} and {free:f} are free"
+            return ""
+        first = order.outcome == market.outcomes[0]
+        up = (order.side is Side.BUY) == first
+        holdings = self.open(market).holdings
+        net = holdings[market.outcomes[0]].shares - holdings[market.outcomes[1]].shares
+        taken = sum((size for _, size in takes), ZERO)
+        cost = sum((size * (price if order.side is Side.BUY else 1 - price) for price, size in takes), ZERO)
+        closing = min(taken, max(ZERO, -net if up else net))
+        rest = order.size - taken
+        extra = (replace(order, size=rest),) if rests and rest > 0 else ()
+        change = self.reserved(market, extra, taken if up else -taken) - self.reserved(market)
+        return self._short(cost - closing + fee + change)
+
+    def _short(self, dollars: Decimal) -> str:
+        if dollars > 0 and dollars > self.free_cash:
             return f"the order needs {dollars:.4f} dollars and {self.free_cash:.4f} are free"
-        free = self.free_shares(market, outcome)
-        if shares > free:
-            return f"the order offers {shares:f} shares of {outcome} and {free:f} are free"
         return ""
 
-    def hold(self, order_id: str, market: Market, outcome: str, dollars: Decimal, shares: Decimal) -> None:
+    def hold(self, order_id: str, held: Held) -> None:
         """Hold back for an open order; called again as it fills."""
-        self._held_cash[order_id] = dollars
-        self._held_shares[order_id] = (market.market_id, outcome, shares)
+        self._held[order_id] = held
 
     def release(self, order_id: str) -> None:
         """An order is done."""
-        self._held_cash.pop(order_id, None)
-        self._held_shares.pop(order_id, None)
+        self._held.pop(order_id, None)
 
     # -- fills and results --------------------------------------------------------------------------------------
 
-    def book(self, market: Market, fill: Fill) -> None:
-        """Count a fill: cash, shares, netting."""
+    def book(self, market: Market, fill: Fill, notional: Decimal) -> None:
+        """Count a fill of so many dollars: cash, shares, netting."""
         account = self.open(market)
         account.fills.append(fill)
         holding = account.holdings[fill.outcome]
-        notional = fill.price * fill.size
         self.cash -= fill.fee
         if fill.side is Side.BUY:
             self.cash -= notional
-            holding.add(fill.size, fill.price)
+            holding.add(fill.size, notional)
+            if fill.state is FillState.PENDING:
+                holding.pending += fill.size
         else:
             self.cash += notional
             owned = min(fill.size, holding.shares)
             holding.remove(owned)
             if fill.size > owned:
                 # Sold without holding it: a share of each outcome is made of a dollar and this one given away.
-                self.cash -= fill.size - owned
-                account.holdings[market.opposite(fill.outcome)].add(fill.size - owned, 1 - fill.price)
+                opened = fill.size - owned
+                self.cash -= opened
+                account.holdings[market.opposite(fill.outcome)].add(opened, opened * (1 - fill.price))
         if market.nets_outcomes:
             first, second = (account.holdings[outcome] for outcome in market.outcomes)
             pairs = min(first.shares, second.shares)
@@ -142,14 +186,21 @@ class PaperAccount:
                 second.remove(pairs)
                 self.cash += pairs
 
+    def confirm(self, fill: Fill) -> None:
+        """The venue has settled a fill: its shares may be sold from now on."""
+        holding = self.markets[fill.market_id].holdings[fill.outcome]
+        if fill.side is Side.BUY:
+            holding.pending = max(ZERO, holding.pending - fill.size)
+
     def settle(self, market: Market, result: MarketResult) -> Decimal:
         """Pay out and return the dollars paid. Positions of the market are gone afterwards."""
         account = self.open(market)
         account.result = result
         paid = ZERO
         for outcome, holding in account.holdings.items():
-            paid += holding.shares * result.payout(outcome)
+            paid += (holding.shares * result.payout(outcome)).quantize(MICRO, ROUND_FLOOR)
             holding.remove(holding.shares)
+            holding.pending = ZERO
         self.cash += paid
         return paid
 
@@ -183,7 +234,8 @@ class PaperAccount:
                 result, pnl = TradeResult.OPEN, None
                 if account.result is not None:
                     payout = account.result.payout(fill.outcome)
-                    result = {Decimal(1): TradeResult.WON, ZERO: TradeResult.LOST}.get(payout, TradeResult.VOID)
+                    good = payout if fill.side is Side.BUY else 1 - payout
+                    result = {ONE: TradeResult.WON, ZERO: TradeResult.LOST}.get(good, TradeResult.VOID)
                     gain = (payout - fill.price) * fill.size
                     pnl = (gain if fill.side is Side.BUY else -gain) - fill.fee
                 rows.append(

@@ -10,12 +10,12 @@ import asyncio
 import logging
 from collections.abc import Coroutine
 from decimal import Decimal
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
 from pmkit.clock import to_ms
-from pmkit.errors import InvalidOrder, OrderRejected, PmkitError
+from pmkit.errors import NotSent, OrderRejected, OrderUnknown, PmkitError
 from pmkit.exchanges.base import MarketData
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
@@ -36,6 +36,7 @@ from pmkit.exchanges.types import (
     PublicTrade,
 )
 
+T = TypeVar("T")
 _LOG = logging.getLogger("pmkit.paper")
 
 BOOK_WAIT_SECONDS = 1.0
@@ -64,7 +65,7 @@ class PaperDesk:
     def _new_id(self) -> str:
         return f"paper-{self.clock.entropy.uuid4()}"
 
-    def _spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
+    def _spawn(self, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(coro, name=f"paper {name}")
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -96,10 +97,8 @@ class PaperDesk:
             self._spawn(self._finalise(fill, order.market.final_after_ms), f"fill {fill.fill_id}")
 
     async def _finalise(self, fill: Fill, after_ms: int) -> None:
-        holding = self.matcher.account.markets[fill.market_id].holdings[fill.outcome]
-        holding.pending += fill.size
         await self.clock.sleep(after_ms / 1000)
-        holding.pending -= fill.size
+        self.matcher.account.confirm(fill)
         final = msgspec.structs.replace(fill, state=FillState.FINAL)
         self.matcher.fills.append(final)
         self.streams.publish_fill(final)
@@ -118,29 +117,35 @@ class PaperDesk:
 
     # -- an order -----------------------------------------------------------------------------------------------
 
-    async def send(self, market: Market, order: Order, money: int | None) -> OrderId:
-        """Bring an order to the book and its answer back. `money`: what a buy that spends dollars may spend."""
+    async def send(self, market: Market, order: Order, money: Decimal | None) -> OrderId:
+        """Bring an order to the book and its answer back. `money`: dollars of a buy that aims at dollars.
+
+        Returns when the order is accepted: DELAYED where the venue holds it before it matches.
+        """
         if self._closed:
-            raise InvalidOrder("this exchange is closed")
+            raise NotSent("this exchange is closed: nothing was sent")
         client_id = order.client_order_id or self.clock.entropy.uuid4()
         if client_id in self.by_client:
             raise OrderRejected("duplicate", f"the client order id {client_id} was used before")
         now_ms = self.venue_clock.now_ms()
         order_id = self._new_id()
         intent = Intent(venue=self.venue, client_order_id=client_id, order=order, created_ms=now_ms, order_id=order_id)
-        paper = PaperOrder(order_id, intent, market, size_units(order.size), now_ms, money)
+        spends = None if money is None else size_units(money)
+        paper = PaperOrder(order_id, intent, market, size_units(order.size), now_ms, spends)
         self.by_client[client_id] = order_id
         while len(self.by_client) > KEEP:
             del self.by_client[next(iter(self.by_client))]
         arriving = self._spawn(self._arrive(paper), f"order {order_id}")
         try:
             # A caller that goes away does not take the order back, here as little as at a venue.
-            await asyncio.shield(arriving)
+            answer = await asyncio.shield(arriving)
             await self.clock.sleep(self.latency_ms / 1000)
         except asyncio.CancelledError:
             self.unresolved[client_id] = intent
+            if arriving.cancelled() and self._closed:  # by `close`: the caller is still there
+                raise OrderUnknown(intent, "the exchange was closed before the answer came") from None
             raise
-        return paper.as_id()
+        return answer
 
     def under_way(self, order_id: str | None) -> bool:
         """Whether an order has not reached the book yet."""
@@ -151,7 +156,8 @@ class PaperDesk:
         followed = self._followed.get(market_id)
         return None if followed is None else followed.market
 
-    async def _arrive(self, paper: PaperOrder) -> None:
+    async def _arrive(self, paper: PaperOrder) -> OrderId:
+        """On its way, then accepted or refused; what is accepted and need not wait meets the book at once."""
         await self.clock.sleep(self.latency_ms / 1000)
         market = paper.market
         self._check_open(market)
@@ -160,21 +166,36 @@ class PaperDesk:
         except PmkitError as error:
             raise OrderRejected("no_valid_book", f"no book of {market.market_id}: {error}") from error
         book = await self._valid_book(market, paper.outcome)
-        taking = self.matcher.marketable(paper, book)
-        if taking and paper.order.post_only:
-            raise OrderRejected("post_only_cross", "a post-only order would have matched at once")
-        self.matcher.admit(paper, taking)
-        if taking and market.taker_delay_ms:
-            await self.clock.sleep(market.taker_delay_ms / 1000)
-            book = await self._valid_book(market, paper.outcome, paper)
+        takes = self.matcher.reachable(paper, book)
+        if not self.matcher.admit(paper, takes, self.venue_clock.now_ms()):
+            return paper.as_id()
+        if takes and market.taker_delay_ms:
+            self._spawn(self._delayed(paper, followed), f"delay of {paper.order_id}")
+            self._changed(paper)
+        else:
+            self._meet(paper, book, followed)
+        return paper.as_id()
+
+    async def _delayed(self, paper: PaperOrder, followed: Followed) -> None:
+        await self.clock.sleep(paper.market.taker_delay_ms / 1000)
+        try:
+            book = await self._valid_book(paper.market, paper.outcome)
+        except OrderRejected as error:
+            # It was accepted: that nobody can say what it met is told as the end of the order.
+            self.matcher.finish(paper, OrderState.CANCELED, error.reason, self.venue_clock.now_ms())
+            return
+        self._meet(paper, book, followed)
+
+    def _meet(self, paper: PaperOrder, book: OrderBook, followed: Followed) -> None:
         now_ms = self.venue_clock.now_ms()
-        if now_ms >= market.close_ms or followed.closed:
+        if now_ms >= paper.market.close_ms or followed.closed:
             self.matcher.finish(paper, OrderState.CANCELED, "market closed", now_ms)
             return
-        self.matcher.arrive(paper, book, now_ms, self.clock.time_ns())
+        self.matcher.arrive(paper, book, now_ms)
         if paper.status is OrderState.LIVE and paper.order.expires_at is not None:
-            left = (to_ms(paper.order.expires_at) - now_ms) / 1000
-            paper.expiry = self.clock.call_later(left, self._expire, paper)
+            # Both venues keep whole seconds of an expiry.
+            left = to_ms(paper.order.expires_at) // 1000 - now_ms / 1000
+            paper.expiry = self.clock.call_later(max(0.0, left), self._expire, paper)
 
     def _check_open(self, market: Market) -> None:
         now_ms = self.venue_clock.now_ms()
@@ -185,7 +206,7 @@ class PaperDesk:
         if market.status is MarketStatus.PAUSED:
             raise OrderRejected("market_paused", f"{market.market_id} is paused")
 
-    async def _valid_book(self, market: Market, outcome: str, admitted: PaperOrder | None = None) -> OrderBook:
+    async def _valid_book(self, market: Market, outcome: str) -> OrderBook:
         """The live book once it is valid. A venue would match against a book that we cannot see now; the dry-run says
         that it does not know, with OrderRejected("no_valid_book").
         """
@@ -193,8 +214,6 @@ class PaperDesk:
         until = self.clock.io_monotonic() + max(BOOK_WAIT_WALL_SECONDS, BOOK_WAIT_SECONDS / self.clock.factor)
         while not book.valid:
             if self.clock.io_monotonic() > until:
-                if admitted is not None:
-                    self.matcher.finish(admitted, OrderState.REJECTED, "no valid book", self.venue_clock.now_ms())
                 raise OrderRejected("no_valid_book", f"the book of {outcome} is not valid ({book.reason}): no telling")
             await self.clock.io_sleep(BOOK_LOOK_WALL_SECONDS)
             book = self.data.book(market, outcome)

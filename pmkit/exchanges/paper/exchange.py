@@ -8,21 +8,19 @@ made others do, and orders hidden between two frames of the feed.
 from __future__ import annotations
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from datetime import datetime
-from decimal import ROUND_FLOOR, Decimal
+from decimal import Decimal
 from typing import Any
 
 from pmkit.clock import to_ms
 from pmkit.errors import InvalidOrder, MarketNotFound, OrderUnknown, PmkitError
-from pmkit.exchanges.base import Amount, Callback, LegResult, MarketData, PublicSide
+from pmkit.exchanges.base import Amount, Callback, LegResult, MarketData, PublicSide, not_placed
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.numbers import to_decimal
 from pmkit.exchanges.paper.desk import PaperDesk
-from pmkit.exchanges.paper.liquidity import SIZE_SCALE, money_units
-from pmkit.exchanges.paper.order import check_combination
+from pmkit.exchanges.paper.order import FillReason
 from pmkit.exchanges.paper.queue import QueueModel
 from pmkit.exchanges.types import (
     Absent,
@@ -42,20 +40,13 @@ from pmkit.exchanges.types import (
 )
 from pmkit.streams import Subscription
 
-_LOG = logging.getLogger("pmkit.paper")
-
-BOOK_WAIT_SECONDS = 1.0
-BOOK_WAIT_WALL_SECONDS = 0.3
-BOOK_LOOK_WALL_SECONDS = 0.01
-RESULT_RETRY_SECONDS = 15.0
-CENT = Decimal("0.01")
-
 
 class PaperExchange(PublicSide):
     """A dry-run account of `balance` dollars on the books of `data`.
 
-    `queue` is the model of queue positions (pessimistic, middle, optimistic); `latency_ms` is market time one way. The
-    wrapped `data` is closed with it.
+    `queue` is the model of queue positions (pessimistic, middle, optimistic). `latency_ms` (market time): what an order
+    takes to the venue, plus what a book takes back; then the book that is seen is the one that the order would meet.
+    The wrapped `data` is closed with it.
     """
 
     def __init__(
@@ -89,24 +80,31 @@ class PaperExchange(PublicSide):
         post_only: bool = False,
         client_order_id: str | None = None,
     ) -> OrderId:
-        market.token_id(outcome)
-        legal = market.check_price(price)
-        amount = market.check_size(size)
-        wrong = check_combination(time_in_force, expires_at, post_only, self.venue_clock.now_ms())
-        if wrong:
-            raise InvalidOrder(wrong)
+        own, best_ask = self._known(market, outcome)
+        side, time_in_force = _words(side, time_in_force)
+        terms = own.limit_terms(
+            outcome,
+            side,
+            price,
+            size,
+            now_ms=self.venue_clock.now_ms(),
+            time_in_force=time_in_force,
+            expires_at=expires_at,
+            post_only=post_only,
+            best_ask=best_ask,
+        )
         order = Order(
             market_id=market.market_id,
             outcome=outcome,
-            side=Side(side),
-            price=legal,
-            size=amount,
-            time_in_force=TimeInForce(time_in_force),
+            side=side,
+            price=to_decimal(price, "price"),
+            size=terms.size,
+            time_in_force=time_in_force,
             expires_at=expires_at,
             post_only=post_only,
             client_order_id=client_order_id,
         )
-        return await self._desk.send(market, order, None)
+        return await self._desk.send(own, order, terms.money)
 
     async def place_market_order(
         self,
@@ -119,53 +117,38 @@ class PaperExchange(PublicSide):
         amount: Amount | None = None,
         client_order_id: str | None = None,
     ) -> OrderId:
-        market.token_id(outcome)
-        legal = market.check_price(worst_price)
-        side = Side(side)
-        if (size is None) == (amount is None):
-            raise InvalidOrder("a market order takes exactly one of size (shares) and amount (dollars)")
-        if amount is not None and side is Side.SELL:
-            raise InvalidOrder("amount is for BUY only: sell a number of shares with size")
-        money: int | None = None
-        spends = market.market_buys_spend and side is Side.BUY
-        if amount is not None:
-            if spends:
-                # The venue takes dollars without the fee, to the cent; the fee comes on top of what is matched.
-                per_dollar = 1 + market.fees.raw(legal, Decimal(1)) / legal
-                notional = (to_decimal(amount, "amount") / per_dollar).quantize(CENT, ROUND_FLOOR)
-                if notional <= 0:
-                    raise InvalidOrder(f"{amount} dollars leave nothing to spend after the fee")
-                shares = market.floor_size(notional / legal)
-            else:
-                shares = market.size_for(amount, legal)
-        else:
-            shares = market.check_size(size) if not spends else market.floor_size(size)
-            notional = (shares * legal).quantize(CENT, ROUND_FLOOR)
-        if shares <= 0:
-            raise InvalidOrder(f"nothing can be bought for that at {legal}")
-        if spends:
-            money = money_units(int(notional * SIZE_SCALE))
+        own, best_ask = self._known(market, outcome)
+        side, time_in_force = _words(side, TimeInForce.IOC)
+        terms = own.market_terms(
+            outcome, side, worst_price=worst_price, size=size, amount=amount, best_ask=best_ask
+        )  # fmt: skip
         order = Order(
             market_id=market.market_id,
             outcome=outcome,
             side=side,
-            price=legal,
-            size=shares,
-            time_in_force=TimeInForce.IOC,
+            price=to_decimal(worst_price, "worst_price"),
+            size=terms.size,
+            time_in_force=time_in_force,
             client_order_id=client_order_id,
         )
-        return await self._desk.send(market, order, money)
+        return await self._desk.send(own, order, terms.money)
+
+    def _known(self, market: Market, outcome: str) -> tuple[Market, Decimal | None]:
+        """The market as it is now, and the best ask of the live book where that is valid."""
+        own = self.data.current(market)
+        own.token_id(outcome)
+        book = self.data.book(own, outcome)
+        return own, book.best_ask if book.valid else None
 
     # -- several, cancel, look up -------------------------------------------------------------------------------
 
     async def place_orders(self, orders: Sequence[Order]) -> list[LegResult]:
-        return [await self._leg(order) for order in orders]
+        return [*await asyncio.gather(*(self._leg(order) for order in orders))]
 
     async def _leg(self, order: Order) -> LegResult:
         try:
-            market = self._desk.market(order.market_id) or await self.data.get_market(order.market_id)
             return await self.place_limit_order(
-                market,
+                await self._market(order.market_id),
                 order.outcome,
                 order.side,
                 order.price,
@@ -178,17 +161,32 @@ class PaperExchange(PublicSide):
         except PmkitError as error:
             return error
 
+    async def _market(self, market_id: str) -> Market:
+        """A market by its id. Raises what placing an order may raise."""
+        known = self._desk.market(market_id)
+        if known is not None:
+            return known
+        try:
+            return await self.data.get_market(market_id)
+        except PmkitError as error:
+            raise not_placed(market_id, error) from error
+
     async def replace_orders(self, cancels: Sequence[str], places: Sequence[Order]) -> list[LegResult]:
         if len(cancels) != len(places):
             raise InvalidOrder(f"{len(cancels)} orders to cancel and {len(places)} to place: each leg replaces one")
-        results: list[LegResult] = []
-        for order_id, order in zip(cancels, places, strict=True):
-            cancelled = await self.cancel_order(order_id)
-            if cancelled:
-                results.append(await self._leg(order))
-            else:
-                results.append(InvalidOrder(f"{order_id} was not cancelled ({cancelled}): it is not replaced"))
-        return results
+        cancelled = await self.cancel_orders(cancels)
+        return [
+            *await asyncio.gather(
+                *(self._replaced(i, cancelled[i], order) for i, order in zip(cancels, places, strict=True))
+            )
+        ]
+
+    async def _replaced(self, order_id: str, cancelled: CancelResult | PmkitError, order: Order) -> LegResult:
+        if isinstance(cancelled, PmkitError):
+            return cancelled
+        if not cancelled:
+            return InvalidOrder(f"{order_id} was not cancelled ({cancelled}): it is not replaced")
+        return await self._leg(order)
 
     async def cancel_order(self, order_id: str) -> CancelResult:
         await self.clock.sleep(self._desk.latency_ms / 1000)
@@ -246,6 +244,10 @@ class PaperExchange(PublicSide):
         """Why a fill happened, from the book and the print that were seen. Raises KeyError for an unknown id."""
         return str(self._matcher.reasons[fill_id])
 
+    def report(self) -> list[FillReason]:
+        """The reasons of all fills (of the last 10,000), oldest first: what to check them by, and `str` of each."""
+        return list(self._matcher.reasons.values())
+
     async def subscribe_fills(self, callback: Callback[Fill] | None = None) -> Subscription[Fill]:
         return self._desk.streams.fills(callback)
 
@@ -271,3 +273,10 @@ class PaperExchange(PublicSide):
             for order in self._matcher.open_orders():
                 self._matcher.finish(order, OrderState.CANCELED, "dead man", self.venue_clock.now_ms())
             raise
+
+
+def _words(side: Side, time_in_force: TimeInForce) -> tuple[Side, TimeInForce]:
+    try:
+        return Side(side), TimeInForce(time_in_force)
+    except ValueError as error:
+        raise InvalidOrder(f"{error}: sides are BUY and SELL, times in force GTC, GTD, IOC and FOK") from None

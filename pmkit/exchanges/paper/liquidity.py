@@ -10,79 +10,87 @@ from dataclasses import dataclass, field
 from pmkit.exchanges.types import PRICE_SCALE
 
 SIZE_SCALE = 1_000_000
-"""Size units per share in the dry-run."""
+"""Size units per share in the dry-run, and money units per dollar."""
+
+Key = tuple[str, bool, int]
+"""A level: market, whether it is a bid for the first outcome, price of the first outcome in 0.0001 dollars."""
+
+
+def cost_of(price: int, size: int) -> int:
+    """Money of `size` units at `price` (0.0001 dollars): whole units, cut off as on chain."""
+    return price * size // PRICE_SCALE
 
 
 @dataclass(frozen=True, slots=True)
 class Take:
-    """A part of one displayed level: price in 0.0001 dollars, size in units, what the level showed."""
+    """A part of one displayed level: price in 0.0001 dollars, size in units, what the level showed, and what of that
+    the dry-run had taken before.
+    """
 
     price: int
     size: int
     shown: int
+    taken: int = 0
 
 
 @dataclass(slots=True)
 class TakenLevels:
-    """How much of each displayed level the dry-run has used. Forgotten when the venue changes the level.
+    """How much of each displayed level the dry-run has used: the venue goes on showing it.
 
-    Levels are keyed by (token, side of the book, price).
+    What is added to a level is there to be had. What leaves it was, as far as that is possible, what we had left of it:
+    nobody knows whether those cancel whom we would have taken. So a level's memory ends when the level does.
     """
 
-    _taken: dict[tuple[str, str, int], tuple[int, int]] = field(default_factory=dict)
+    _taken: dict[Key, int] = field(default_factory=dict)
 
-    def left(self, token: str, side: str, price: int, shown: int) -> int:
-        """Units of a displayed level that are still to be had."""
-        known = self._taken.get((token, side, price))
-        if known is None:
-            return shown
-        if known[0] != shown:
-            del self._taken[(token, side, price)]
-            return shown
-        return max(0, shown - known[1])
-
-    def use(self, token: str, side: str, take: Take) -> None:
-        """Remember a part as used."""
-        key = (token, side, take.price)
+    def taken(self, key: Key, shown: int) -> int:
+        """Units of a level, which shows that many now, that are used up."""
         known = self._taken.get(key)
-        before = known[1] if known is not None and known[0] == take.shown else 0
-        self._taken[key] = (take.shown, before + take.size)
+        if known is None:
+            return 0
+        if known > shown:
+            known = shown
+            self._taken[key] = shown
+        if not known:
+            del self._taken[key]
+        return known
 
-    def forget(self, token: str) -> None:
+    def use(self, key: Key, size: int) -> None:
+        """Remember a part as used."""
+        self._taken[key] = self._taken.get(key, 0) + size
+
+    def keys(self, market_id: str) -> list[Key]:
+        """The levels of a market of which something is remembered."""
+        return [key for key in self._taken if key[0] == market_id]
+
+    def forget(self, market_id: str) -> None:
         """A market is over."""
-        for key in [key for key in self._taken if key[0] == token]:
+        for key in self.keys(market_id):
             del self._taken[key]
 
 
 def walk_size(levels: Iterable[tuple[int, int, int]], size: int) -> list[Take]:
-    """Take `size` units from (price, shown, left) levels, best first."""
+    """Take `size` units from (price, shown, taken before) levels, best first."""
     takes: list[Take] = []
-    for price, shown, left in levels:
+    for price, shown, taken in levels:
         if size <= 0:
             break
-        part = min(left, size)
+        part = min(shown - taken, size)
         if part > 0:
-            takes.append(Take(price, part, shown))
+            takes.append(Take(price, part, shown, taken))
             size -= part
     return takes
 
 
-def walk_money(levels: Iterable[tuple[int, int, int]], money: int, step: int = 1) -> list[Take]:
-    """Spend `money` (units of 1e-10 dollars: price units times size units) on (price, shown, left) levels, best first.
-
-    Sizes are cut to `step` units; the rest of a cut stays unspent.
-    """
+def walk_money(levels: Iterable[tuple[int, int, int]], money: int) -> list[Take]:
+    """Spend `money` units on (price, shown, taken before) levels, best first. What no unit can be had for is left."""
     takes: list[Take] = []
-    for price, shown, left in levels:
-        part = min(left, money // price)
-        part -= part % step
-        if part <= 0:
+    for price, shown, taken in levels:
+        left = shown - taken
+        part = min(left, money * PRICE_SCALE // price)
+        if part > 0:
+            takes.append(Take(price, part, shown, taken))
+            money -= cost_of(price, part)
+        if part < left:
             break
-        takes.append(Take(price, part, shown))
-        money -= part * price
     return takes
-
-
-def money_units(dollars_times_scale: int) -> int:
-    """Dollars in units of 1e-6 as `walk_money` takes them."""
-    return dollars_times_scale * PRICE_SCALE

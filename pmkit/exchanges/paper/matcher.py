@@ -3,7 +3,9 @@ clock.
 
 Takers walk the displayed book at the moment they arrive and remember what they used of it. Resting orders fill when a
 print reaches them in the queue, when a print trades through their price, or when the other side of the valid book
-crosses it. Own orders are never in the book, so what is displayed is the others' alone.
+crosses it. Own orders are never in the book, so what is displayed is the others' alone; own orders that wait at the
+same price share a print in their order. An order that crosses ours may have been one that only adds to the book, which
+the venue would have refused: the pessimistic model does not fill then.
 """
 
 from __future__ import annotations
@@ -15,11 +17,12 @@ from decimal import Decimal
 from pmkit.errors import InsufficientFunds, OrderRejected
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
-from pmkit.exchanges.paper.account import PaperAccount
-from pmkit.exchanges.paper.liquidity import Take, TakenLevels, walk_money, walk_size
-from pmkit.exchanges.paper.order import FillReason, PaperOrder, dollars, price_units, shares, size_units
+from pmkit.exchanges.paper.account import Held, PaperAccount
+from pmkit.exchanges.paper.liquidity import Key, Take, TakenLevels, cost_of, walk_money, walk_size
+from pmkit.exchanges.paper.order import FillReason, How, PaperOrder, dollars, price_units, shares, size_units
 from pmkit.exchanges.paper.queue import QueueModel, QueuePlace
 from pmkit.exchanges.types import (
+    PRICE_SCALE,
     Fill,
     FillState,
     Liquidity,
@@ -57,50 +60,98 @@ class Matcher:
         self._on_fill = on_fill
         self._on_order = on_order
         self._taken = TakenLevels()
+        self._first: dict[str, str] = {}
         self._resting: dict[str, list[PaperOrder]] = {}
         self._finished: deque[str] = deque()
 
     # -- arrival ------------------------------------------------------------------------------------------------
 
-    def marketable(self, order: PaperOrder, book: OrderBook) -> bool:
-        """Whether the order would match something that is displayed."""
-        touch = book.best_ask if order.buys else book.best_bid
-        if touch is None:
-            return False
-        return price_units(touch) <= order.price if order.buys else price_units(touch) >= order.price
+    def reachable(self, order: PaperOrder, book: OrderBook) -> list[Take]:
+        """What the order would match now of what is displayed and not used up."""
+        levels = self._levels(order, book)
+        return walk_size(levels, order.left) if order.money is None else walk_money(levels, order.money)
 
-    def admit(self, order: PaperOrder, taking: bool) -> None:
-        """Check what the account has and hold it back. Raises InsufficientFunds or OrderRejected; nothing is changed
-        then.
+    def _levels(self, order: PaperOrder, book: OrderBook) -> Iterator[tuple[int, int, int]]:
+        """(price, shown, taken before) of the other side, from the best on, no worse than the order's limit."""
+        for level in book.levels("ASK" if order.buys else "BID"):
+            price = price_units(level.price)
+            if price > order.price if order.buys else price < order.price:
+                return
+            shown = size_units(level.size)
+            yield price, shown, self._taken.taken(self._key(order, price), shown)
+
+    @staticmethod
+    def _key(order: PaperOrder, price: int) -> Key:
+        # Both outcomes' books are one: asks of the second are bids for the first.
+        first = order.outcome == order.market.outcomes[0]
+        return order.market.market_id, order.buys != first, price if first else PRICE_SCALE - price
+
+    @staticmethod
+    def whole(order: PaperOrder, takes: list[Take]) -> bool:
+        """Whether that fills the order. A last unit of money may be too little for any share."""
+        if order.money is None:
+            return sum(take.size for take in takes) >= order.size
+        return order.money - sum(cost_of(take.price, take.size) for take in takes) <= 1
+
+    def admit(self, order: PaperOrder, takes: list[Take], now_ms: int) -> bool:
+        """Take the order in, with what it would match now, and hold back what it needs. False: it was killed at once.
+
+        Raises InsufficientFunds or OrderRejected; nothing is changed then.
         """
-        market, price, size = order.market, order.order.price, shares(order.size)
-        if taking and order.buys and price * size < market.min_marketable:
-            reason = f"a buy that takes needs at least {market.min_marketable} dollars, this one has {price * size:f}"
+        market, tif = order.market, order.order.time_in_force
+        if takes and order.order.post_only:
+            raise OrderRejected("post_only_cross", "a post-only order would have matched at once")
+        if (tif is TimeInForce.IOC and not takes) or (tif is TimeInForce.FOK and not self.whole(order, takes)):
+            self.orders[order.order_id] = order
+            self.finish(order, OrderState.CANCELED, "nothing to take", now_ms)
+            return False
+        if takes and order.buys and self._worth(order) < market.min_marketable:
+            reason = (
+                f"a buy that takes needs at least {market.min_marketable} dollars, this one has {self._worth(order):f}"
+            )
             raise OrderRejected("below_minimum", reason)
-        fee = market.fees.fee(price, size) if taking else market.fees.fee(price, size, maker=True)
-        cash, offered = self.account.need(market, order.outcome, order.order.side, price, size, fee)
-        lacks = self.account.lacks(market, order.outcome, cash, offered)
+        fee, charged = Decimal(0), order.charged
+        for take in takes:
+            more, charged = market.charge(order.order.side, dollars(take.price), shares(take.size), False, charged)
+            fee += more
+        rests = tif in (TimeInForce.GTC, TimeInForce.GTD)
+        lacks = self.account.lacks(
+            self._held(order), [(dollars(take.price), shares(take.size)) for take in takes], fee, rests
+        )
         if lacks:
             raise InsufficientFunds(lacks)
         self.orders[order.order_id] = order
-        self.account.hold(order.order_id, market, order.outcome, cash, offered)
+        self.account.hold(order.order_id, self._held(order))
+        return True
 
-    def arrive(self, order: PaperOrder, book: OrderBook, now_ms: int, now_ns: int) -> None:
-        """The order reaches the book: take what it may, rest or drop what is left. `admit` comes first."""
+    @staticmethod
+    def _worth(order: PaperOrder) -> Decimal:
+        """Dollars of the whole order at its limit."""
+        return shares(cost_of(order.price, order.size) if order.money is None else order.money)
+
+    def _held(self, order: PaperOrder) -> Held:
+        money = cost_of(order.price, order.left) if order.money is None else max(0, order.money - order.notional)
+        return Held(
+            order.market, order.outcome, order.order.side, order.order.price, shares(order.left), shares(money)
+        )  # fmt: skip
+
+    def arrive(self, order: PaperOrder, book: OrderBook, now_ms: int) -> None:
+        """The order meets the book: take what it may, rest or drop what is left. `admit` comes first."""
         order.updated_ms = now_ms
-        side = "ASK" if order.buys else "BID"
-        takes = self._reachable(order, book, side)
+        self._first[order.market.market_id] = order.market.outcomes[0]
+        takes = self.reachable(order, book)
         tif = order.order.time_in_force
-        if tif is TimeInForce.FOK and sum(take.size for take in takes) < order.size:
+        if tif is TimeInForce.FOK and not self.whole(order, takes):
             takes = []
         for take in takes:
-            self._taken.use(book.token_id or book.outcome, side, take)
-            self._match(order, take.price, take.size, Liquidity.TAKER, "took a level", take.shown, book, now_ms, now_ns)
-        if order.money is not None and order.filled:
-            order.size = order.filled
+            self._taken.use(self._key(order, take.price), take.size)
+            self._match(order, take.price, take.size, Liquidity.TAKER, How.LEVEL, book, now_ms, take=take)
         if order.status.terminal:
             return
         if tif in (TimeInForce.IOC, TimeInForce.FOK):
+            if order.filled >= order.size:  # it aimed at money, and got more than its worst price gives
+                self.finish(order, OrderState.FILLED, "", now_ms)
+                return
             self.finish(
                 order, OrderState.CANCELED, "nothing more to take" if order.filled else "nothing to take", now_ms
             )
@@ -109,24 +160,10 @@ class Matcher:
         displayed = book.size_at(order.order.price, order.order.side)
         order.place = QueuePlace(self._model, size_units(displayed))
         self._resting.setdefault(order.market.market_id, []).append(order)
-        self._hold(order)
+        # Those that trade first come first; of the same price the older ones.
+        self._resting[order.market.market_id].sort(key=_priority)
+        self.account.hold(order.order_id, self._held(order))
         self._on_order(order)
-
-    def _reachable(self, order: PaperOrder, book: OrderBook, side: str) -> list[Take]:
-        levels = self._levels(book, side, order.price)
-        if order.money is not None:
-            return walk_money(levels, order.money)
-        return walk_size(levels, order.left)
-
-    def _levels(self, book: OrderBook, side: str, limit: int) -> Iterator[tuple[int, int, int]]:
-        """(price, shown, left) from the best on, no worse than the limit."""
-        token = book.token_id or book.outcome
-        for level in book.levels(side):
-            price = price_units(level.price)
-            if price > limit if side == "ASK" else price < limit:
-                return
-            shown = size_units(level.size)
-            yield price, shown, self._taken.left(token, side, price, shown)
 
     # -- resting ------------------------------------------------------------------------------------------------
 
@@ -134,30 +171,34 @@ class Matcher:
         """A book changed. Nothing is concluded from one that is not valid."""
         if not book.valid:
             return
+        if self._first.get(book.market_id) == book.outcome:
+            for key in self._taken.keys(book.market_id):
+                self._taken.taken(key, size_units(book.size_at(dollars(key[2]), Side.BUY if key[1] else Side.SELL)))
         for order in tuple(self._resting.get(book.market_id, ())):
             if order.outcome != book.outcome or order.status.terminal or order.place is None:
                 continue
             order.place.on_level(size_units(book.size_at(order.order.price, order.order.side)), now_ns)
-            if self.marketable(order, book):
-                self._crossed(order, book, now_ms, now_ns)
+            self._crossed(order, book, now_ms)
 
-    def _crossed(self, order: PaperOrder, book: OrderBook, now_ms: int, now_ns: int) -> None:
+    def _crossed(self, order: PaperOrder, book: OrderBook, now_ms: int) -> None:
         assert order.place is not None
-        side = "ASK" if order.buys else "BID"
+        takes = self.reachable(order, book)
+        if not takes:
+            return
         ahead = order.place.ahead
         order.place.overtaken()
-        for take in walk_size(self._levels(book, side, order.price), order.left):
-            self._taken.use(book.token_id or book.outcome, side, take)
-            self._match(
-                order, order.price, take.size, Liquidity.MAKER, "the other side crossed it with a level", take.shown,
-                book, now_ms, now_ns, ahead,
-            )  # fmt: skip
+        if self._model is QueueModel.PESSIMISTIC:
+            return
+        for take in takes:
+            self._taken.use(self._key(order, take.price), take.size)
+            self._match(order, order.price, take.size, Liquidity.MAKER, How.CROSS, book, now_ms, take=take, ahead=ahead)
 
     def on_print(self, trade: PublicTrade, book_of: Callable[[str], OrderBook], now_ms: int) -> None:
         """A public trade. It is read in the terms of each order's own outcome."""
-        left = size_units(trade.size)
+        size = size_units(trade.size)
+        left = size
         for order in tuple(self._resting.get(trade.market_id, ())):
-            if order.status.terminal or order.place is None or left <= 0:
+            if order.status.terminal or order.place is None:
                 continue
             same = trade.outcome == order.outcome
             price = price_units(trade.price if same else 1 - trade.price)
@@ -167,18 +208,21 @@ class Matcher:
             through = price < order.price if order.buys else price > order.price
             if not through and price != order.price:
                 continue
-            ahead = order.place.ahead
+            ahead, before = order.place.ahead, size - left
             if through:
                 order.place.overtaken()
-                reaching, how = left, "a print traded through it"
+                reaching, how = left, How.THROUGH
             else:
-                reaching, how = order.place.on_print(size_units(trade.size), trade.received_ns), "a print at its price"
-            part = min(reaching, left, order.left)
+                reaching, how = order.place.on_print(size, trade.received_ns, left), How.PRINT
+            if self._model is QueueModel.OPTIMISTIC and (through or order.place.exhausted):
+                # Whoever took all there was may have wanted more, and would have found us.
+                reaching = order.left
+            part = min(reaching, order.left)
             if part > 0:
-                left -= part
+                left = max(0, left - part)
                 self._match(
-                    order, order.price, part, Liquidity.MAKER, how, size_units(trade.size),
-                    book_of(order.outcome), now_ms, trade.received_ns, ahead,
+                    order, order.price, part, Liquidity.MAKER, how, book_of(order.outcome), now_ms,
+                    trade=trade, own_before=before, ahead=ahead,
                 )  # fmt: skip
 
     # -- fills and ends -----------------------------------------------------------------------------------------
@@ -189,15 +233,21 @@ class Matcher:
         price: int,
         size: int,
         liquidity: Liquidity,
-        how: str,
-        seen: int,
+        how: How,
         book: OrderBook,
         now_ms: int,
-        now_ns: int,
+        *,
+        take: Take | None = None,
+        trade: PublicTrade | None = None,
+        own_before: int = 0,
         ahead: int | None = None,
     ) -> None:
-        at, part = dollars(price), shares(size)
-        fee = order.market.fees.fee(at, part, maker=liquidity is Liquidity.MAKER)
+        at, part, market = dollars(price), shares(size), order.market
+        fee, order.charged = market.charge(order.order.side, at, part, liquidity is Liquidity.MAKER, order.charged)
+        cost = cost_of(price, size)
+        if trade is not None and trade.outcome != order.outcome:
+            cost = size - cost_of(PRICE_SCALE - price, size)  # what the taker's share of the pair leaves of a dollar
+        received_ns = book.received_ns if trade is None else trade.received_ns
         fill = Fill(
             fill_id=self._new_id(),
             order_id=order.order_id,
@@ -209,45 +259,46 @@ class Matcher:
             size=part,
             fee=fee,
             liquidity=liquidity,
-            state=FillState.PENDING if order.market.final_after_ms else FillState.FINAL,
+            state=FillState.PENDING if market.final_after_ms else FillState.FINAL,
             venue_ms=now_ms,
-            received_ns=now_ns,
+            received_ns=received_ns,
         )
         order.filled += size
-        order.notional += at * part
+        order.notional += cost
         order.fee += fee
         order.updated_ms = now_ms
-        self.account.book(order.market, fill)
+        self.account.book(market, fill, shares(cost))
         self.fills.append(fill)
+        level = price if take is None else take.price
         self.reasons[fill.fill_id] = FillReason(
             fill_id=fill.fill_id,
             order_id=order.order_id,
             how=how,
             price=at,
             size=part,
-            seen_size=shares(seen),
+            level_price=dollars(level),
+            seen_size=shares(take.shown) if take is not None else trade.size if trade is not None else part,
+            taken_before=shares(0 if take is None else take.taken),
+            own_before=shares(own_before),
             best_bid=book.best_bid,
             best_ask=book.best_ask,
             ahead_before=None if ahead is None else shares(ahead),
             ahead_after=None if order.place is None else shares(order.place.ahead),
+            trade=trade,
             venue_ms=now_ms,
-            received_ns=now_ns,
+            received_ns=received_ns,
         )
         while len(self.reasons) > KEEP:
             del self.reasons[next(iter(self.reasons))]
-        self._hold(order)
+        if order.left > 0 or order.money is not None:
+            self.account.hold(order.order_id, self._held(order))
+        else:
+            self.account.release(order.order_id)
         self._on_fill(fill, order)
-        if order.left <= 0:
+        if order.left <= 0 and order.money is None:
             self.finish(order, OrderState.FILLED, "", now_ms)
         elif order.status is OrderState.LIVE:
             self._on_order(order)
-
-    def _hold(self, order: PaperOrder) -> None:
-        size, market = shares(order.left), order.market
-        self.account.release(order.order_id)
-        fee = market.fees.fee(order.order.price, size, maker=order.place is not None)
-        cash, offered = self.account.need(market, order.outcome, order.order.side, order.order.price, size, fee)
-        self.account.hold(order.order_id, market, order.outcome, cash, offered)
 
     def finish(self, order: PaperOrder, status: OrderState, reason: str, now_ms: int) -> None:
         """The order is done, for good."""
@@ -278,9 +329,14 @@ class Matcher:
         for order in self.open_orders(market.market_id):
             self.finish(order, OrderState.CANCELED, "market closed", now_ms)
         self._resting.pop(market.market_id, None)
-        for token, outcome in zip(market.token_ids, market.outcomes, strict=True):
-            self._taken.forget(token or outcome)
+        self._taken.forget(market.market_id)
+        self._first.pop(market.market_id, None)
 
     def settle(self, market: Market, result: MarketResult) -> Decimal:
         """Pay out; returns the dollars paid."""
         return self.account.settle(market, result)
+
+
+def _priority(order: PaperOrder) -> int:
+    """Smaller comes first among own orders of one side: better prices."""
+    return -order.price if order.buys else order.price

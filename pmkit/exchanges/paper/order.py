@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import datetime
+from dataclasses import dataclass, field
 from decimal import Decimal
+from enum import StrEnum
 
 import msgspec
 
 from pmkit.clock import Timer
-from pmkit.exchanges.market import Market
+from pmkit.exchanges.market import Charged, Market
 from pmkit.exchanges.paper.liquidity import SIZE_SCALE
 from pmkit.exchanges.paper.queue import QueuePlace
-from pmkit.exchanges.types import PRICE_SCALE, Intent, Order, OrderId, OrderState, OrderStatus, Side, TimeInForce
+from pmkit.exchanges.types import PRICE_SCALE, Intent, Order, OrderId, OrderState, OrderStatus, PublicTrade, Side
 
 
 def size_units(size: Decimal) -> int:
@@ -35,36 +35,61 @@ def dollars(units: int) -> Decimal:
     return Decimal(units) / PRICE_SCALE
 
 
+class How(StrEnum):
+    """What made the dry-run fill."""
+
+    LEVEL = "took a level"
+    PRINT = "a print at its price"
+    THROUGH = "a print traded through it"
+    CROSS = "the other side crossed it with a level"
+
+
 class FillReason(msgspec.Struct, frozen=True, kw_only=True):
-    """Why the dry-run filled: enough to check it against the recorded book and prints."""
+    """Why the dry-run filled: enough to check it against the recorded book and prints.
+
+    Prices and sizes are in the terms of the order's outcome. LEVEL and CROSS: the level at `level_price` showed
+    `seen_size`, of which the dry-run had taken `taken_before`. PRINT and THROUGH: the print `trade` of `seen_size`, of
+    which `own_before` had gone to own orders that come first; `ahead_before` and `ahead_after` are the queue at the
+    order's price. `received_ns` is that of the book or print.
+    """
 
     fill_id: str
     order_id: str
-    how: str
+    how: How
     price: Decimal
     size: Decimal
+    level_price: Decimal
     seen_size: Decimal
+    taken_before: Decimal
+    own_before: Decimal
     best_bid: Decimal | None
     best_ask: Decimal | None
     ahead_before: Decimal | None
     ahead_after: Decimal | None
+    trade: PublicTrade | None
     venue_ms: int
     received_ns: int
 
     def __str__(self) -> str:
-        queue = ""
+        rest = ""
+        if self.taken_before:
+            rest += f" at {self.level_price:f}, of which {self.taken_before:f} were taken before"
+        if self.own_before:
+            rest += f", of which {self.own_before:f} went to own orders that come first"
         if self.ahead_before is not None:
-            queue = f"; {self.ahead_before:f} shares were ahead before it, {self.ahead_after:f} after"
+            rest += f"; {self.ahead_before:f} shares were ahead before it, {self.ahead_after:f} after"
         return (
             f"{self.fill_id} of {self.order_id}: {self.size:f} at {self.price:f}, "
-            f"{self.how} of {self.seen_size:f} shares"
-            f"{queue}; touch {self.best_bid}/{self.best_ask}, venue time {self.venue_ms}"
+            f"{self.how} of {self.seen_size:f} shares{rest}; "
+            f"touch {self.best_bid}/{self.best_ask}, venue time {self.venue_ms}"
         )
 
 
 @dataclass(slots=True, eq=False)
 class PaperOrder:
-    """The mutable state of one order. Integers inside."""
+    """The mutable state of one order. Integers inside: sizes, `notional` and `money` in units. `money`: what a buy that
+    aims at dollars may spend, fee not included.
+    """
 
     order_id: str
     intent: Intent
@@ -73,7 +98,8 @@ class PaperOrder:
     created_ms: int
     money: int | None = None
     filled: int = 0
-    notional: Decimal = Decimal(0)
+    notional: int = 0
+    charged: Charged = field(default_factory=Charged)
     fee: Decimal = Decimal(0)
     status: OrderState = OrderState.DELAYED
     reason: str = ""
@@ -103,7 +129,7 @@ class PaperOrder:
 
     @property
     def average_price(self) -> Decimal | None:
-        return self.notional / shares(self.filled) if self.filled else None
+        return Decimal(self.notional) / self.filled if self.filled else None
 
     def as_id(self) -> OrderId:
         """What placing it returns."""
@@ -132,17 +158,3 @@ class PaperOrder:
             expires_at=order.expires_at,
             received_ns=received_ns,
         )
-
-
-def check_combination(time_in_force: TimeInForce, expires_at: datetime | None, post_only: bool, now_ms: int) -> str:
-    """What is wrong with a combination of order arguments, in words; empty when it is legal."""
-    if (time_in_force is TimeInForce.GTD) != (expires_at is not None):
-        return "expires_at goes with GTD, and GTD needs it"
-    if expires_at is not None:
-        if expires_at.tzinfo is None:
-            return "expires_at has to be an aware datetime (UTC)"
-        if expires_at.timestamp() * 1000 <= now_ms:
-            return "expires_at lies in the past"
-    if post_only and time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
-        return "a post-only order rests: it goes with GTC and GTD only"
-    return ""

@@ -7,7 +7,7 @@ What nobody outside the venue can know is who of a level cancelled. Three answer
 * MIDDLE: evenly, in proportion.
 
 A print and the change of the book that it causes may come in either order. A decrease therefore first waits `GRACE_NS`
-for its print; what no print has explained by then is taken for cancels.
+for its print; what no print has explained by then is taken for cancels. A print waits as long for its decrease.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ class QueueModel(StrEnum):
 class QueuePlace:
     """The queue ahead of one own order at its price. Sizes in units, times in ns."""
 
-    __slots__ = ("_credit", "_decreases", "_shown", "ahead", "model")
+    __slots__ = ("_credits", "_decreases", "_shown", "ahead", "model")
 
     def __init__(self, model: QueueModel, shown: int) -> None:
         self.model = model
         self.ahead = shown
         self._shown = shown
-        self._credit = 0
+        self._credits: list[tuple[int, int]] = []
         self._decreases: list[tuple[int, int]] = []
 
     def on_level(self, shown: int, now_ns: int) -> None:
@@ -43,30 +43,33 @@ class QueuePlace:
         decrease = self._shown - shown
         self._shown = shown
         if decrease > 0:
-            explained = min(self._credit, decrease)
-            self._credit -= explained
-            if decrease > explained:
-                self._decreases.append((now_ns, decrease - explained))
+            decrease = _use_up(self._credits, decrease)
+            if decrease:
+                self._decreases.append((now_ns, decrease))
 
-    def on_print(self, size: int, now_ns: int) -> int:
-        """A print at our price; returns the units of it that reach us, after the queue ahead."""
+    def on_print(self, size: int, now_ns: int, reach: int | None = None) -> int:
+        """A print at our price; returns the units of it that reach us, after the queue ahead.
+
+        `reach`: what is left of it behind own orders that come before us and are in nobody's book; all where None.
+        """
         self.settle(now_ns)
-        left = size
-        while left and self._decreases:
-            when, decrease = self._decreases[0]
-            matched = min(left, decrease)
-            left -= matched
-            if matched == decrease:
-                self._decreases.pop(0)
-            else:
-                self._decreases[0] = (when, decrease - matched)
-        self._credit += left
-        reaching = max(0, size - self.ahead)
-        self.ahead = max(0, self.ahead - size)
+        left = _use_up(self._decreases, size)
+        if left:
+            self._credits.append((now_ns, left))
+        reach = size if reach is None else reach
+        reaching = max(0, reach - self.ahead)
+        self.ahead = max(0, self.ahead - reach)
         return reaching
 
+    @property
+    def exhausted(self) -> bool:
+        """Whether prints have used up all that was shown at our price."""
+        return self._shown <= sum(units for _, units in self._credits)
+
     def settle(self, now_ns: int) -> None:
-        """Decreases that no print has explained in time are cancels."""
+        """Decreases that no print has explained in time are cancels; prints whose decrease was not seen are over."""
+        while self._credits and now_ns - self._credits[0][0] >= GRACE_NS:
+            self._credits.pop(0)
         while self._decreases and now_ns - self._decreases[0][0] >= GRACE_NS:
             _, cancelled = self._decreases.pop(0)
             waiting = sum(decrease for _, decrease in self._decreases)
@@ -81,3 +84,16 @@ class QueuePlace:
     def overtaken(self) -> None:
         """The price was traded through or crossed: nobody is ahead any more."""
         self.ahead = 0
+
+
+def _use_up(rows: list[tuple[int, int]], size: int) -> int:
+    """Take `size` out of (when, units) rows, oldest first; returns what they did not have."""
+    while size and rows:
+        when, units = rows[0]
+        used = min(size, units)
+        size -= used
+        if used == units:
+            rows.pop(0)
+        else:
+            rows[0] = (when, units - used)
+    return size

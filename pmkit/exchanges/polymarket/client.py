@@ -14,7 +14,7 @@ from pmkit.clock import Clock
 from pmkit.config.secret import Secret
 from pmkit.endpoints import Endpoints
 from pmkit.errors import InsufficientFunds, NotSent, OrderRejected, PmkitError
-from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide
+from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide, not_placed
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.polymarket.account import DATA_REQUESTS, Account
 from pmkit.exchanges.polymarket.account_stream import AccountStream
@@ -267,6 +267,9 @@ class PolymarketExchange(PublicSide, RedeemSide):
         """One leg with its plan, or why there is none."""
         try:
             market = self.data.catalogue.known(order.market_id) or await self.data.get_market(order.market_id)
+        except PmkitError as error:
+            return not_placed(order.market_id, error)
+        try:
             return market, *leg_intent(self.data, market, order)
         except PmkitError as error:
             return error

@@ -109,7 +109,7 @@ def _row(leg: OwnLeg, at_ms: int, market: PolymarketMarket | None, payout: Decim
         outcome = market.outcomes[market.token_ids.index(leg.token_id)]
     result, pnl = TradeResult.OPEN, None
     if payout is not None:
-        result = _RESULTS.get(payout, TradeResult.VOID)
+        result = _RESULTS.get(payout if leg.side is Side.BUY else 1 - payout, TradeResult.VOID)
         gain = (payout - leg.price) * leg.size
         pnl = (gain if leg.side is Side.BUY else -gain) - fee
     return Trade(

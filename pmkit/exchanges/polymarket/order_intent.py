@@ -5,12 +5,10 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 
-from pmkit.errors import InvalidOrder
 from pmkit.exchanges.base import Amount
 from pmkit.exchanges.numbers import scaled, to_decimal
-from pmkit.exchanges.polymarket.amounts import BASE
 from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
-from pmkit.exchanges.polymarket.order_plan import OrderPlan, plan_limit, plan_market
+from pmkit.exchanges.polymarket.order_plan import OrderPlan, check_crossing, plan_limit, plan_market
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import Order, Side, TimeInForce
 
@@ -41,13 +39,8 @@ def limit_intent(
         expires_at=expires_at,
         post_only=post_only,
     )
-    if plan.side is Side.BUY and not post_only and plan.maker_amount < market.min_marketable * BASE:
-        book = data.book(market, outcome)
-        if book.valid and book.best_ask is not None and book.best_ask <= limit:
-            raise InvalidOrder(
-                f"at {limit:f} this BUY takes at once, and such a one has to be worth {market.min_marketable:f} "
-                "dollars at least: more shares, or a price below the ask"
-            )
+    book = data.book(market, outcome)
+    check_crossing(market, plan, limit, book.best_ask if book.valid else None)
     order = Order(
         market_id=market.market_id,
         outcome=outcome,

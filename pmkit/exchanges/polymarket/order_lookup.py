@@ -26,6 +26,10 @@ ABSENT_SECONDS: Final = 30.0
 ABSENT_WALL_SECONDS: Final = 3.0
 """And at least so many wall seconds, however fast market time runs."""
 
+ANSWERED_SHARE: Final = 1 / 3
+"""For that share of the time the venue must have answered without a break: a line that was dead until just now has held
+the order back as well, and a fresh order cannot be read at once."""
+
 TRADES_MARGIN_S: Final = 60
 _ID: Final = re.compile("0x[0-9a-f]{64}").fullmatch
 _WAITS: Final = (0.1, 0.2, 0.4, 0.8, 1.6, 3.0)
@@ -198,25 +202,32 @@ class OrderLookup:
         if record is not None and (known := self._settled(record)) is not None:
             return known
         began = self._clock.io_monotonic()
+        answered: float | None = None
         turn = 0
         while True:
             problem: PmkitError | None = None
             try:
                 if await self._stands(order_id, intent):
                     return self._accepted(order_id, record)
+                answered = self._clock.io_monotonic() if answered is None else answered
             except PmkitError as error:
-                problem = error
+                problem, answered = error, None
             age = self._clock.io_monotonic() - began if record is None else self._age(record)
             # An intent of another process is judged by its own date.
             if record is None:
                 age = max(age, (self._now_ms() - intent.created_ms) / 1000 / self._clock.factor)
-            if age >= self.absent_after:
-                if problem is not None:
-                    raise OrderUnknown(intent, f"the venue cannot be asked: {problem}") from problem
+            if age >= self.absent_after and problem is not None:
+                raise OrderUnknown(intent, f"the venue cannot be asked: {problem}") from problem
+            needed = self.absent_after * ANSWERED_SHARE
+            left = max(
+                self.absent_after - age,
+                needed if answered is None else needed - (self._clock.io_monotonic() - answered),
+            )
+            if left <= 0:
                 return self._absent(intent, record)
             wait = _WAITS[min(turn, len(_WAITS) - 1)]
             turn += 1
-            await self._clock.io_sleep(min(wait, max(0.01, self.absent_after - age)))
+            await self._clock.io_sleep(min(wait, max(0.01, left)))
 
     def _settled(self, record: Record) -> Accepted | Absent | None:
         """What is known here without asking."""

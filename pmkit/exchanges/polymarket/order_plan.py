@@ -129,6 +129,18 @@ def plan_market(
     return _plan(market, outcome, side, found, time_in_force, chain_id)
 
 
+def check_crossing(market: PolymarketMarket, plan: OrderPlan, price: Decimal, best_ask: Decimal | None) -> None:
+    """Raises InvalidOrder for a BUY that may rest, would take now, and is worth too little for that. `best_ask`: of the
+    live book, None where that is not known."""
+    if plan.side is not Side.BUY or plan.post_only or best_ask is None or best_ask > price:
+        return
+    if plan.maker_amount < market.min_marketable * amounts.BASE:
+        raise InvalidOrder(
+            f"at {price:f} this BUY takes at once, and such a one has to be worth {market.min_marketable:f} "
+            "dollars at least: more shares, or a price below the ask"
+        )
+
+
 def _words(side: str, time_in_force: str) -> tuple[Side, TimeInForce]:
     # A plain "BUY" equals Side.BUY and is not the same object; taken for a SELL it would do the opposite.
     if type(side) is Side and type(time_in_force) is TimeInForce:

@@ -73,8 +73,6 @@ class MarketSocket(BaseWebSocket[str]):
     is no fault.
     """
 
-    public = True
-
     def __init__(
         self,
         url: str,

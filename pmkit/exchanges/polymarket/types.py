@@ -15,11 +15,12 @@ from typing import Final, NamedTuple, Self
 import msgspec
 
 from pmkit.errors import ConfigError, InvalidOrder, ProtocolChanged
-from pmkit.exchanges.market import Market, PriceGrid
+from pmkit.exchanges.market import Market, PriceGrid, Terms
+from pmkit.exchanges.numbers import scaled, to_decimal
 from pmkit.exchanges.polymarket.fees import fee_rule
 from pmkit.exchanges.polymarket.messages import ClobInfo, GammaEvent, GammaMarket
 from pmkit.exchanges.polymarket.resolution import gamma_payouts, known_strike, text_list
-from pmkit.exchanges.types import MarketStatus
+from pmkit.exchanges.types import MarketStatus, Side, TimeInForce
 
 VENUE: Final = "polymarket"
 INTERVALS: Final = {"5m": 300, "15m": 900}
@@ -207,6 +208,53 @@ class PolymarketMarket(Market, frozen=True, kw_only=True):
             strike_source=self.strike_source if strike is None else STRIKE_SOURCE,
         )
 
+    def limit_terms(
+        self,
+        outcome: str,
+        side: Side,
+        price: object,
+        size: object,
+        *,
+        now_ms: int,
+        time_in_force: TimeInForce = TimeInForce.GTC,
+        expires_at: datetime | None = None,
+        post_only: bool = False,
+        best_ask: Decimal | None = None,
+    ) -> Terms:
+        """See `Market`. An IOC or FOK that buys aims at its dollars: at a better price it gets more shares."""
+        from pmkit.exchanges.polymarket.order_plan import check_crossing, plan_limit
+
+        plan = plan_limit(
+            self, outcome, side, price, size,
+            now_ms=now_ms, time_in_force=time_in_force, expires_at=expires_at, post_only=post_only,
+        )  # fmt: skip
+        check_crossing(self, plan, to_decimal(price, "price"), best_ask)
+        if plan.side is Side.SELL:
+            return Terms(scaled(plan.maker_amount, 6))
+        takes = plan.time_in_force in (TimeInForce.IOC, TimeInForce.FOK)
+        return Terms(scaled(plan.taker_amount, 6), scaled(plan.maker_amount, 6) if takes else None)
+
+    def market_terms(
+        self,
+        outcome: str,
+        side: Side,
+        *,
+        worst_price: object,
+        size: object = None,
+        amount: object = None,
+        best_ask: Decimal | None = None,
+    ) -> Terms:
+        """See `Market` and `plan_market`."""
+        from pmkit.exchanges.polymarket.order_plan import plan_market
+
+        plan = plan_market(
+            self, outcome, side, worst_price=worst_price, size=size, amount=amount,
+            fee_price=scaled(self.grid.unit, 4) if best_ask is None else best_ask,
+        )  # fmt: skip
+        if plan.side is Side.SELL:
+            return Terms(scaled(plan.maker_amount, 6))
+        return Terms(scaled(plan.taker_amount, 6), scaled(plan.maker_amount, 6))
+
 
 def parse_market(
     row: GammaMarket,
@@ -258,7 +306,6 @@ def parse_market(
         settlement=_settlement(row, twap),
         protocol=protocol,
         tradable_before_open=True,
-        market_buys_spend=True,
         min_marketable=MIN_MARKETABLE,
         taker_delay_ms=TAKER_DELAY_MS if (window is not None if clob is None else clob.itode) else 0,
         final_after_ms=FINAL_AFTER_MS,
