@@ -114,6 +114,12 @@ class VirtualLoop(asyncio.BaseEventLoop):
             if not handle._cancelled:
                 handle._run()
 
+    def _restless(self) -> str:
+        """What is ready, or due, in the words of its handle."""
+        ready: deque[Any] = self._ready  # type: ignore[attr-defined]
+        timers: list[tuple[float, int, Any]] = self._scheduled  # type: ignore[attr-defined]
+        return "; ".join(repr(handle) for handle in [*ready, *(entry[2] for entry in timers[:1])][:3]) or "something"
+
     def at(self, moment: float, callback: Callable[..., object], *args: Any) -> None:
         """Call back at that moment, now where it has passed."""
         if moment <= self._now:
@@ -132,7 +138,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._turns += 1
         if timeout is not None and timeout <= 0:
             if self._turns > TURNS_PER_MOMENT:
-                raise Stuck(f"{self._turns} turns of the loop at the same moment: something never rests")
+                raise Stuck(f"{self._turns} turns of the loop at the same moment: {self._restless()} never rests")
             return
         if self._jobs:
             self._finish_a_job()
