@@ -15,6 +15,7 @@ from collections.abc import Callable
 from decimal import Decimal
 from typing import Any
 
+from benchmarks._ccxt import book_class
 from benchmarks.traffic import Traffic
 from pmkit.clock import Clock, SystemClock
 from pmkit.exchanges.kalshi.book_feed import BookFeed as KalshiFeed
@@ -241,11 +242,10 @@ class CcxtBook(_Feed):
 
     def __init__(self, traffic: Traffic, probe: Probe) -> None:
         import orjson
-        from ccxt.async_support.base.ws.order_book import OrderBook as Book
 
         super().__init__(traffic, probe)
         self.loads = orjson.loads
-        self.make = Book
+        self.make = book_class()
         self.books: dict[str, Any] = {}
         self.sizes: dict[str, dict[tuple[str, float], float]] = {}
         self.keys = {ticker: (f"{ticker}:YES", f"{ticker}:NO") for ticker in traffic.books}

@@ -11,6 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any
 
+from benchmarks._ccxt import exchange_class
 from benchmarks._feeds import CcxtBook, Naive, Nautilus, Probe, follow_kalshi, follow_polymarket, subscription
 from benchmarks.traffic import Traffic
 from pmkit.clock import SystemClock
@@ -148,11 +149,9 @@ async def ccxt_pro(address: str, traffic: Traffic, probe: Probe) -> None:
 
     Its user is told of the latest book only, so the touches are compared where the books change.
     """
-    from ccxt.async_support.base.exchange import Exchange
-
     feed = CcxtBook(traffic, probe)
 
-    class Feed(Exchange):
+    class Feed(exchange_class()):  # type: ignore[misc]
         def describe(self) -> Any:
             return self.deep_extend(super().describe(), {"id": "bench", "enableRateLimit": False, "pro": True})
 

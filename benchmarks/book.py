@@ -28,6 +28,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from benchmarks._ccxt import book_class
 from pmkit.exchanges.numbers import delta_units, price_ticks, prices, size_units
 from pmkit.exchanges.orderbook import ASK, BID, OrderBook
 
@@ -124,10 +125,9 @@ def full_book(unit: int = UNIT) -> OrderBook:
 def ccxt_book() -> Any:
     """ccxt's book with the levels of `full_book(10)`; None where ccxt is not installed."""
     try:
-        from ccxt.async_support.base.ws.order_book import OrderBook as Peer
+        book = book_class()()
     except ImportError:
         return None
-    book = Peer()
     for n in range(60):
         book["bids"].storeArray([float(f"{0.499 - n / 1000:.3f}"), float(f"{1000 + n * 7}.25")])
         book["asks"].storeArray([float(f"{0.501 + n / 1000:.3f}"), float(f"{1000 + n * 9}.5")])
@@ -165,9 +165,7 @@ def run_pmkit_touch(changes: list[Change], bests: list[tuple[int, int]] | None =
 
 
 def run_ccxt(changes: list[tuple[int, float, float]], bests: list[tuple[int, int]] | None = None) -> int:
-    from ccxt.async_support.base.ws.order_book import OrderBook as Peer
-
-    book = Peer()
+    book = book_class()()
     start = time.process_time_ns()
     for side, price, size in changes:
         book["asks" if side else "bids"].storeArray([price, size])

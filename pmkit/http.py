@@ -9,9 +9,8 @@ already dropped.
 from __future__ import annotations
 
 import asyncio
-import functools
 import re
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from types import TracebackType
@@ -21,10 +20,8 @@ from urllib.parse import urlsplit
 import msgspec
 
 from pmkit.clock import Clock
-from pmkit.endpoints import is_loopback
 from pmkit.errors import (
     AuthError,
-    ConfigError,
     MarketNotFound,
     NotSent,
     ProtocolChanged,
@@ -32,15 +29,14 @@ from pmkit.errors import (
     RegionBlocked,
     VenueUnavailable,
 )
+from pmkit.http_pool import Params, build, open_client, send
+from pmkit.recording.recorder import current
 from pmkit.venue_clock import VenueClock
 
 if TYPE_CHECKING:
-    import ssl
-
     import httpx
 
 T = TypeVar("T")
-Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 
 EXCERPT_CHARS = 200
 MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -48,34 +44,7 @@ MAX_GATE_WAIT_SECONDS = 2.0
 # What a 429 and a 418 ask for when they name no time. Binance bans for two minutes at least.
 GATE_SECONDS = {429: 1.0, 418: 120.0}
 SINK_BYTES = 1024 * 1024
-KEPT_URLS = 256
 CLOSE_SECONDS = 0.8
-
-
-@functools.cache
-def _tls(trust_env: bool) -> ssl.SSLContext:
-    """What httpx makes for every session. Loading the certificates takes tens of milliseconds: once is enough."""
-    import httpx
-
-    return httpx.create_ssl_context(trust_env=trust_env)
-
-
-async def _send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:
-    try:
-        return await client.send(request, stream=True)
-    except BaseException:
-        # httpcore 1.0 keeps a connection whose request was cancelled before its first byte, connected or not yet: it
-        # belongs to nobody, never becomes free and counts for ever. A few of them, and every order is a PoolTimeout.
-        for transport in (client._transport, *client._mounts.values()):
-            pool: Any = getattr(transport, "_pool", None)
-            if pool is not None:
-                in_use = {id(waiting.connection) for waiting in pool._requests}
-                lost = [one for one in pool._connections if id(one) not in in_use]
-                lost = [one for one in lost if not (one.is_idle() or one.is_closed())]
-                for one in lost:
-                    pool._connections.remove(one)
-                await pool._close_connections([*lost, *pool._assign_requests_to_connections()])
-        raise
 
 
 class Unanswered(VenueUnavailable):
@@ -152,6 +121,8 @@ class HttpSession:
     `allow`, where given, is a list of (method, path pattern): a request that matches none raises NotSent before
     anything is sent (the dry-run's proof that it cannot trade). A 429 or 418 closes a gate for all callers until its
     Retry-After has passed: short waits are waited out, longer ones raise RateLimited; an order never waits.
+
+    `public`: no request holds a key and no answer is about an account; a recording (`pmkit.recording`) may hold both.
     """
 
     def __init__(
@@ -164,6 +135,7 @@ class HttpSession:
         timeout: float = 10.0,
         connect_timeout: float = 5.0,
         max_connections: int = 20,
+        public: bool = False,
     ) -> None:
         self.base_url = base_url.rstrip("/")
         self.host = urlsplit(base_url).netloc
@@ -174,6 +146,8 @@ class HttpSession:
         self._timeout = timeout
         self._connect_timeout = connect_timeout
         self._max_connections = max_connections
+        self._public = public
+        self._recorder = current()
         self._client: httpx.AsyncClient | None = None
         self._urls: dict[str, httpx.URL] = {}
         self._closed = False
@@ -195,62 +169,14 @@ class HttpSession:
         if self._closed:
             raise NotSent(f"the session to {self.host} is closed")
         if self._client is None:
-            import httpx
-
-            local = is_loopback(self.base_url)
-            try:
-                self._client = httpx.AsyncClient(
-                    base_url=self.base_url,
-                    timeout=httpx.Timeout(self._timeout, connect=self._connect_timeout, pool=self._connect_timeout),
-                    limits=httpx.Limits(max_connections=self._max_connections, keepalive_expiry=30.0),
-                    follow_redirects=False,
-                    verify=_tls(not local),
-                    trust_env=not local,
-                    headers={"user-agent": "pmkit"},
-                )
-            except (ImportError, ValueError) as error:
-                if local:
-                    raise
-                # Without the cause: the address of a proxy may hold its password.
-                raise ConfigError(
-                    f"no session to {self.host}: the proxy variables of the environment (ALL_PROXY, HTTPS_PROXY, "
-                    f"HTTP_PROXY) cannot be used ({type(error).__name__}): unset them, or install httpx[socks] for a "
-                    "SOCKS proxy"
-                ) from None
+            self._client = open_client(
+                self.base_url,
+                self.host,
+                timeout=self._timeout,
+                connect_timeout=self._connect_timeout,
+                max_connections=self._max_connections,
+            )
         return self._client
-
-    def _build(
-        self,
-        client: httpx.AsyncClient,
-        method: str,
-        path: str,
-        params: Params | None,
-        body: bytes | None,
-        headers: Mapping[str, str] | None,
-    ) -> httpx.Request:
-        """`client.build_request`, which parses the address three times at every request (0.2 ms): here once a path."""
-        import httpx
-
-        url = self._urls.get(path)
-        if url is None:
-            base = client.base_url
-            url = base.copy_with(raw_path=base.raw_path + httpx.URL(path).raw_path.lstrip(b"/"))
-            if len(self._urls) >= KEPT_URLS:
-                self._urls.pop(next(iter(self._urls)))
-            self._urls[path] = url
-        if params is not None:
-            url = httpx.URL(url, params=list(params.items() if isinstance(params, Mapping) else params))
-        sent = client.headers.copy()
-        if headers:
-            sent.update(headers)
-        return httpx.Request(
-            method,
-            url,
-            headers=sent,
-            content=body,
-            cookies=client.cookies or None,
-            extensions={"timeout": client.timeout.as_dict()},
-        )
 
     async def request(
         self,
@@ -281,22 +207,43 @@ class HttpSession:
         await self._pass_gate(wait)
         client = self._open()
         try:
-            request = self._build(client, method, path, params, body, headers)
+            request = build(client, self._urls, method, path, params, body, headers)
         except (UnicodeError, httpx.InvalidURL) as error:
             # Without the cause, which holds the value: it may be a credential.
             raise NotSent(
                 f"{method} {path} to {self.host} was not sent: a header or parameter holds letters that cannot be sent "
                 f"({type(error).__name__})"
             ) from None
-        where = f"{method} {path} to {self.host}"
-        sent_ms = self._clock.now_ms()
         self.requests += 1
+        public = self._public and not headers  # a key goes in a header
+        if self._recorder is None:
+            return await self._exchange(client, request, path, sink)
+        tap = self._recorder.request(method, str(request.url), body or b"", public)
+        try:
+            answer = await self._exchange(client, request, path, sink)
+        except BaseException as error:
+            tap.failed(error)
+            raise
+        tap.answered(answer.status, answer.headers, answer.body, sink is not None)
+        return answer
+
+    async def _exchange(
+        self,
+        client: httpx.AsyncClient,
+        request: httpx.Request,
+        path: str,
+        sink: Callable[[bytes], Awaitable[None]] | None,
+    ) -> HttpAnswer:
+        import httpx
+
+        where = f"{request.method} {path} to {self.host}"
+        sent_ms = self._clock.now_ms()
         task = asyncio.current_task()
         assert task is not None
         self._asking.add(task)
         try:
             async with self._clock.io_timeout(self._timeout if sink is None else None):
-                response = await _send(client, request)
+                response = await send(client, request)
                 self._close_gate(response.status_code, response.headers.get("retry-after"))
                 try:
                     if sink is None or response.status_code != 200:
@@ -326,7 +273,7 @@ class HttpSession:
             self._ended.discard(task)
         received_ms = self._clock.now_ms()
         answer = HttpAnswer(
-            method,
+            request.method,
             self.host,
             path,
             response.status_code,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import sys
@@ -42,6 +43,12 @@ LONG = ("test_processes", "test_history_against_sim", "test_soak", "test_resume"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     place = {name: number for number, name in enumerate(LONG)}
     items.sort(key=lambda item: place.get(item.path.stem, len(LONG)))
+
+
+def pytest_collection_finish() -> None:
+    """What is imported by now stays: without it in the way a full collection takes a tenth of the time."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_runtest_setup() -> None:

@@ -18,6 +18,7 @@ from decimal import Decimal
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
+from pmkit.bot.decisions import TradeWriter
 from pmkit.bot.ledger import MarketLedger
 from pmkit.bot.life import HOOK_GRACE_SECONDS, SLOW_SECONDS, Life
 from pmkit.bot.own import OwnOrders
@@ -28,7 +29,7 @@ from pmkit.exchanges.base import BaseExchange
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import Fill, FillState, Intent, Liquidity, MarketResult, NoMarket
-from pmkit.logging.csv_logger import TradeEvent, TradeLog
+from pmkit.logging.csv_logger import TradeEvent
 
 if TYPE_CHECKING:
     from pmkit.config.env import Settings
@@ -84,7 +85,7 @@ class BaseBot(Life):
         clock: Clock | None = None,
         settings: Settings | None = None,
         interval: str = "15m",
-        trades: TradeLog | None = None,
+        trades: TradeWriter | None = None,
         log: logging.Logger | None = None,
     ) -> None:
         if isinstance(exchanges, BaseExchange):

@@ -118,6 +118,10 @@ class Life:
         """Whether the end has begun."""
         return self._stop_event.is_set()
 
+    async def wait_stopping(self) -> None:
+        """Until the end has begun."""
+        await self._stop_event.wait()
+
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error

@@ -16,6 +16,7 @@ from typing import Any
 
 import msgspec
 
+from pmkit.bot.decisions import TradeWriter
 from pmkit.bot.rows import TradeRows
 from pmkit.errors import InvalidOrder, OrderRejected, OrderUnknown, PmkitError
 from pmkit.exchanges.base import Amount, BaseExchange, Callback, LegResult, PublicSide
@@ -37,14 +38,14 @@ from pmkit.exchanges.types import (
     TimeInForce,
     Trade,
 )
-from pmkit.logging.csv_logger import TradeEvent, TradeLog
+from pmkit.logging.csv_logger import TradeEvent
 from pmkit.streams import Subscription
 
 
 class OwnOrders(PublicSide):
     """One exchange as one bot uses it. Constructed by BaseBot."""
 
-    def __init__(self, exchange: BaseExchange, trades: TradeLog | None) -> None:
+    def __init__(self, exchange: BaseExchange, trades: TradeWriter | None) -> None:
         super().__init__(exchange)
         self.exchange = exchange
         self.rows = TradeRows(exchange, trades)

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
+from pmkit.bot.decisions import TradeWriter
 from pmkit.exchanges.base import BaseExchange
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.types import Order
-from pmkit.logging.csv_logger import TradeEvent, TradeLog
+from pmkit.logging.csv_logger import TradeEvent
 
 
 class TradeRows:
     """Rows about orders and fills, completed with asset, touch and seconds left of the markets that are followed."""
 
-    def __init__(self, exchange: BaseExchange, trades: TradeLog | None) -> None:
+    def __init__(self, exchange: BaseExchange, trades: TradeWriter | None) -> None:
         self._exchange = exchange
         self._trades = trades
         self._markets: dict[str, Market] = {}

@@ -12,9 +12,11 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Literal
 
 from pmkit.bot.base import BaseBot
+from pmkit.bot.decisions import Decisions, TradeWriter
 from pmkit.bot.local import LocalLine, LocalProcess
+from pmkit.bot.record import About, recorder_of, run_recorded
 from pmkit.bot.summary import print_summary
-from pmkit.bot.venues import VENUES, live_exchange, market_data
+from pmkit.bot.venues import VENUES, listens_with_key, live_exchange, market_data
 from pmkit.clock import Clock
 from pmkit.config.env import Mode, Settings, secrets_of
 from pmkit.endpoints import Endpoints, Where
@@ -28,6 +30,7 @@ from pmkit.prompts import inquirer as prompts
 
 if TYPE_CHECKING:
     from pmkit.data.binance.feed import BinanceFeed
+    from pmkit.recording.recorder import Recorder
 
 MARKET_INTERVALS = ("15m",)
 
@@ -44,6 +47,7 @@ def run(
     local_first_boundary: float | None = None,
     balance: Decimal | str | int = 1000,
     queue: Literal["pessimistic", "middle", "optimistic"] = "middle",
+    record: bool = False,
 ) -> None:
     """Run a strategy until it stops itself, Ctrl-C or SIGTERM.
 
@@ -54,6 +58,9 @@ def run(
     Local venues: market time passes `local_speed` times as fast as the wall, prices and traders follow `local_seed`,
     and the first boundary comes after `local_first_boundary` seconds of wall time where it is given. Dry-run: the
     account starts with `balance` dollars per venue, `queue` is the model of queue positions.
+
+    `record`: every public frame and request goes to a file in `PMKIT_DATA_DIR/recordings` (`pmkit.recording`), which
+    `pmkit.replay` plays back.
 
     Exits the process with status 1 and a message when the run could not start or failed, 130 after a second Ctrl-C.
     """
@@ -87,6 +94,7 @@ def run(
                 ),
                 balance=Decimal(balance),
                 queue=queue,
+                record=record,
             )
         )
     except PmkitError as error:
@@ -112,6 +120,7 @@ async def _main(
     local: LocalProcess,
     balance: Decimal,
     queue: Literal["pessimistic", "middle", "optimistic"],
+    record: bool,
 ) -> int:
     async with AsyncExitStack() as stack:
         line: LocalLine | None = None
@@ -133,6 +142,26 @@ async def _main(
             log.warning("%s", warning)
         trades = TradeLog(paths, shown_mode, bot.__name__, clock)
         stack.callback(trades.close)
+        rows: TradeWriter = trades
+        recorder: Recorder | None = None
+        if record:
+            about = About(
+                bot=bot.__name__,
+                where=where,
+                mode=mode,
+                venues=list(venues),
+                assets=list(assets),
+                interval=interval,
+                candles=candles,
+                keys=[venue for venue in venues if listens_with_key(venue, settings, line)],
+                balance=str(balance),
+                queue=queue,
+            )
+            path = paths.recording_file(bot.__name__, shown_mode, clock.now())
+            recorder = stack.enter_context(recorder_of(path, clock, endpoints, about))
+            log.info("recording to %s", path)
+            if mode is Mode.DRY_RUN:
+                rows = Decisions(clock, recorder.decision, trades)
         exchanges: list[BaseExchange] = []
         for venue in venues:
             if mode is Mode.LIVE:
@@ -142,12 +171,15 @@ async def _main(
                 exchanges.append(PaperExchange(data, balance=balance, queue=queue))
         feeds = _feeds(endpoints, clock, assets, candles)
         runner = bot(
-            exchanges, assets, feeds=feeds, clock=clock, settings=settings, interval=interval, trades=trades, log=log
+            exchanges, assets, feeds=feeds, clock=clock, settings=settings, interval=interval, trades=rows, log=log
         )
         log.info("%s on %s venues, %s: %s, %s", bot.__name__, where, mode, ", ".join(venues), ", ".join(assets))
         status = 0
         try:
-            await runner.start()
+            if recorder is None:
+                await runner.start()
+            else:
+                await run_recorded(runner, recorder, runner.start)
         except PmkitError as error:
             log.error("%s: %s", type(error).__name__, error)
             status = 1

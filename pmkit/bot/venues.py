@@ -38,6 +38,13 @@ def market_data(
     return KalshiMarketData(endpoints, clock, signer=signer)
 
 
+def listens_with_key(venue: str, settings: Settings, local: LocalLine | None) -> bool:
+    """Whether what only a key opens is opened: Kalshi's socket, Polymarket's live prices."""
+    if venue == "polymarket":
+        return local is None and _api_credentials(settings) is not None
+    return _kalshi_key(settings, local) is not None
+
+
 def live_exchange(
     venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None
 ) -> BaseExchange:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
-from datetime import date
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
@@ -66,6 +66,11 @@ class Paths:
     def trades_file(self, mode: str, day: date, number: int = 1) -> Path:
         """`trades_{mode}_{date}.csv`"""
         return self.trade_dir / _name(("trades", mode), day, number, ".csv")
+
+    def recording_file(self, bot: str, mode: str, moment: datetime) -> Path:
+        """`recordings/{bot}_{mode}_{date}_{time}.jsonl.gz` of the data directory; `moment` is aware."""
+        stem = "_".join((clean_part(bot), clean_part(mode), f"{moment.astimezone(UTC):%Y-%m-%d_%H%M%S}"))
+        return self.data_dir / "recordings" / f"{stem}.jsonl.gz"
 
     def check(self) -> None:
         """Creates the log and trade directories and writes into each. Raises ConfigError for all that fail, at once."""

@@ -102,16 +102,23 @@ class Redactor:
             self._hex = tuple(sorted(hexes, key=len, reverse=True))
             self._known = known
 
-    def __call__(self, text: str) -> str:
-        """The text with every secret replaced."""
+    def known(self, text: str) -> str:
+        """The text with the known secrets replaced, and nothing else: for what must stay as it came."""
         for spelling in self._exact:
             if spelling in text:
                 text = text.replace(spelling, MASK)
+        if self._hex:
+            lower = text.lower()
+            for digits in self._hex:
+                if digits in lower:
+                    text = re.sub(rf"(?:0[xX])?{digits}", MASK, text, flags=re.IGNORECASE)
+                    lower = text.lower()
+        return text
+
+    def __call__(self, text: str) -> str:
+        """The text with every secret replaced."""
+        text = self.known(text)
         lower = text.lower()
-        for digits in self._hex:
-            if digits in lower:
-                text = re.sub(rf"(?:0[xX])?{digits}", MASK, text, flags=re.IGNORECASE)
-                lower = text.lower()
         if any(hint in lower for hint in _HINTS):
             for pattern, replacement in _PATTERNS[:-1]:
                 text = pattern.sub(replacement, text)

@@ -75,7 +75,7 @@ class Server:
     """One port. Add routes before `start`.
 
     `requests` counts by method and route ("GET /events/slug/{slug}"), `log` holds the latest requests, `failures` must
-    stay empty (a handler that raised something unexpected).
+    stay empty (a handler that raised something unexpected). `dated`: answers get a `Date` in market time.
     """
 
     def __init__(
@@ -85,6 +85,7 @@ class Server:
         faults: Faults,
         *,
         port: int = 0,
+        dated: bool = True,
         error_body: Callable[[int, str], object] = lambda status, text: {"error": text},
     ) -> None:
         self.name = name
@@ -99,7 +100,8 @@ class Server:
         self._error_body = error_body
         self._runner: web.AppRunner | None = None
         self.app = web.Application(middlewares=[self._middleware], client_max_size=4 * 2**20)
-        self.app.on_response_prepare.append(self._date)
+        if dated:
+            self.app.on_response_prepare.append(self._date)
 
     # ---- routes
 

@@ -10,13 +10,16 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
 from typing import ClassVar, Generic
 
 from pmkit.clock import Clock
 from pmkit.errors import NotSent, VenueUnavailable
+from pmkit.recording.recorder import SocketTap, current
 from pmkit.websocket.connection import Connection
-from pmkit.websocket.failures import REFUSING_CODES
+from pmkit.websocket.failures import REFUSING_CODES, of_handshake
 from pmkit.websocket.link import K, LinkSettings
+from pmkit.websocket.recorded import RecordedConnection
 from pmkit.websocket.reports import FrameError, Reports, SocketStats
 from pmkit.websocket.supervisor import Supervisor, SupervisorSettings
 from pmkit.websocket.transport import OPEN_SECONDS, open_connection
@@ -44,6 +47,8 @@ class BaseWebSocket(ABC, Generic[K]):
 
     log_frames: ClassVar[bool] = True
     """Whether the start of a bad frame may be logged. Feeds of an account set it to False."""
+    public: ClassVar[bool] = False
+    """Whether a recording (`pmkit.recording`) may hold the frames. Only where none is about an account."""
     refusing_codes: frozenset[int] = REFUSING_CODES
     """Close codes that mean "not you": straight to the longest wait. A feed adds those of its venue."""
 
@@ -77,6 +82,7 @@ class BaseWebSocket(ABC, Generic[K]):
         self._compression = compression
         self._max_size = max_size
         self._open_timeout = open_timeout
+        self._recorder = current()
         self._reports = Reports(name, clock, self.log_frames)
         self._wanted: dict[K, None] = {}
         link = LinkSettings(
@@ -131,17 +137,39 @@ class BaseWebSocket(ABC, Generic[K]):
     def _on_blocked(self, reason: str) -> None:
         """Once per episode: the venue refuses this client, see `stats.blocked`. Attempts go on, every 30 s."""
 
+    def _public_part(self, frame: bytes, sent: bool) -> bytes | None:
+        """What a recording may hold of a frame of a `public` feed; None: only that there was one. For log-ins, and for
+        marks of the own account in the venue's frames.
+        """
+        return frame
+
     async def _connect(self, url: str, headers: Mapping[str, str]) -> Connection:
         """The seam to the library: one connection, without retries."""
-        return await open_connection(
-            url,
-            headers,
-            compression=self._compression,
-            max_size=self._max_size,
-            open_timeout=self._open_timeout,
-            ping_interval=self._ping_interval,
-            ping_timeout=self._ping_timeout,
-        )
+        tap: SocketTap | None = None
+        kind: Callable[..., Connection] = Connection
+        if self._recorder is not None:
+            tap = self._recorder.connection(self.name, url, self.public)
+            kind = partial(RecordedConnection, tap=tap, public_part=self._public_part)
+        try:
+            connection = await open_connection(
+                url,
+                headers,
+                compression=self._compression,
+                max_size=self._max_size,
+                open_timeout=self._open_timeout,
+                ping_interval=self._ping_interval,
+                ping_timeout=self._ping_timeout,
+                factory=kind,
+            )
+        except BaseException as error:
+            if tap is not None:
+                status = getattr(getattr(error, "response", None), "status_code", 0)
+                what = of_handshake(error, headers.values()).reason if isinstance(error, Exception) else "given up"
+                tap.failed(what, status)
+            raise
+        if tap is not None:
+            tap.opened()
+        return connection
 
     # What others use.
 

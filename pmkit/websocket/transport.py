@@ -9,7 +9,7 @@ import functools
 import logging
 import ssl
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from websockets.asyncio.client import connect
@@ -51,6 +51,7 @@ async def open_connection(
     open_timeout: float = OPEN_SECONDS,
     ping_interval: float | None = 20.0,
     ping_timeout: float | None = 20.0,
+    factory: Callable[..., Connection] = Connection,
 ) -> Connection:
     """TCP, TLS and the handshake; all times in wall seconds. Raises OSError, TimeoutError or the library's errors.
 
@@ -74,7 +75,7 @@ async def open_connection(
         close_timeout=CLOSE_SECONDS,
         max_size=max_size,
         logger=_LIBRARY_LOG,
-        create_connection=cast(Any, functools.partial(Connection, largest=max_size)),  # it is only called
+        create_connection=cast(Any, functools.partial(factory, largest=max_size)),  # it is only called
         **options,
     )
     assert isinstance(connection, Connection)

@@ -21,7 +21,7 @@ from pmkit.logging.csv_logger import TradeLog
 from pmkit.logging.logger import close_logging, setup_logging
 from pmkit.logging.paths import Paths
 from pmkit.logging.redact import REDACTOR
-from pmkit.sim.proxy import Proxies
+from pmkit.sim.proxies import Proxies
 from pmkit.sim.script import FaultScript, Step, draw_script, text
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, run

@@ -5,7 +5,7 @@ Imports go down or sideways, never up. From the bottom:
 * **ground**: errors, time, addresses, streams, HTTP and socket sessions, configuration, logs, prompts. Knows no venue.
 * **wire**: pure: parse, sign, round, apply to a book. No I/O, no clock, no logging: of the ground only `pmkit.errors`.
 * **clients**: thin asyncio shells around the wire.
-* **composition**: the dry-run, the bot, the local venues.
+* **composition**: the dry-run, the bot, the local venues, replays.
 
 A new module fails the test until it has a row in `LAYER_OF`.
 """
@@ -29,6 +29,7 @@ _GROUND = """
     logging logging.csv_logger logging.files logging.limits logging.logger logging.paths logging.redact logging.sinks
     logging.text logging.writer
     prompts prompts.inquirer
+    http_pool websocket.recorded recording recording.file recording.lines recording.recorder
     websocket websocket.backoff websocket.base websocket.deadlines websocket.failures websocket.link websocket.reports
     websocket.connection websocket.supervisor websocket.transport
 """
@@ -81,8 +82,8 @@ _COMPOSITION = """
     exchanges.paper exchanges.paper.exchange exchanges.paper.matcher exchanges.paper.order exchanges.paper.queue
     exchanges.paper.liquidity exchanges.paper.account exchanges.paper.follow exchanges.paper.streams
     exchanges.paper.desk
-    bot bot.base bot.ledger bot.life bot.local bot.own bot.rows bot.run bot.venues bot.signals bot.status bot.summary
-    bot.windows
+    bot bot.base bot.decisions bot.ledger bot.life bot.local bot.own bot.record bot.rows bot.run bot.venues bot.signals
+    bot.status bot.summary bot.windows
 """
 
 LAYER_OF = {
@@ -93,8 +94,10 @@ LAYER_OF = {
 
 SIM = f"{ROOT}.sim"
 """Composition, whatever is inside: one rule holds for all of it, so its modules need no rows."""
-SIM_MAY_IMPORT = {f"{ROOT}.{name}" for name in ("clock", "endpoints", "errors", "version")}
+SIM_MAY_IMPORT = {f"{ROOT}.{name}" for name in ("clock", "endpoints", "errors", "recording.lines", "version")}
 SIM_IMPORTED_BY = {f"{ROOT}.bot.run": "lazily, when the user chose local"}
+REPLAY = f"{ROOT}.replay"
+"""Composition as well: sim serves recordings to the clients. Nothing in pmkit imports it."""
 
 VENUES = tuple(f"{ROOT}.exchanges.{venue}" for venue in ("polymarket", "kalshi", "paper"))
 
@@ -203,7 +206,7 @@ def inside(module: str, package: str) -> bool:
 
 def layer_of(module: str) -> int | None:
     """The layer of a module; None where it has no row."""
-    return COMPOSITION if inside(module, SIM) else LAYER_OF.get(module)
+    return COMPOSITION if inside(module, SIM) or inside(module, REPLAY) else LAYER_OF.get(module)
 
 
 def problem(edge: Import) -> str | None:
@@ -233,9 +236,13 @@ def _inner_problem(edge: Import, layer: int) -> str | None:
         if inside(target, SIM) or target in SIM_MAY_IMPORT:
             return None
         return f"sim shares no rule with the clients: it may import {', '.join(sorted(SIM_MAY_IMPORT))}"
+    if inside(target, REPLAY) and not inside(importer, REPLAY):
+        return "nothing imports replay but users"
     if inside(target, SIM):
+        if inside(importer, REPLAY):
+            return None
         if importer not in SIM_IMPORTED_BY:
-            return "nothing imports sim but bot.run"
+            return "nothing imports sim but bot.run and replay"
         return None if edge.lazy else "sim is imported inside a function"
     target_layer = layer_of(target)
     if target_layer is None:

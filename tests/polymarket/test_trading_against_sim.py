@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from pmkit.errors import InvalidOrder, OrderRejected, OrderUnknown, PmkitError
+from pmkit.errors import OrderRejected, OrderUnknown, PmkitError
 from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import (
@@ -88,7 +88,7 @@ class Run:
             self.unknown += 1
             await self.resolve(error.intent)
             return
-        except (OrderRejected, InvalidOrder):  # a price that is far off now may be one that takes, with another minimum
+        except OrderRejected:
             self.rejected += 1
             return
         if placed.status is OrderState.CANCELED and not placed.filled_amount:

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import re
 from datetime import datetime
+from functools import cache
 from pathlib import Path
 from typing import Any
 from uuid import UUID
+
+import msgspec
 
 _TYPES: dict[str, tuple[type, ...]] = {
     "object": (dict,),
@@ -50,22 +53,40 @@ _KNOWN = _WITHOUT_EFFECT | {
 }
 
 
+_ANYTHING: dict[str, Any] = {}
+
+
+@cache
+def _document(path: Path) -> dict[str, Any]:
+    """Read once per process, which takes a second; nobody changes it."""
+    import yaml
+
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+    found: dict[str, Any] = yaml.load(path.read_text(), Loader=loader)  # noqa: S506 - a safe loader
+    return found
+
+
 class Spec:
-    """One file."""
+    """One file. `document` stays as it is."""
 
     def __init__(self, path: Path) -> None:
-        import yaml
-
-        loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        self.document: dict[str, Any] = yaml.load(path.read_text(), Loader=loader)  # noqa: S506 - a safe loader
-        self._forms: list[tuple[str, re.Pattern[str]]] | None = None
+        self._take(_document(path))
 
     @classmethod
     def of(cls, document: dict[str, Any]) -> Spec:
         """A file that was read already."""
         made = cls.__new__(cls)
-        made.document, made._forms = document, None
+        made._take(document)
         return made
+
+    def _take(self, document: dict[str, Any]) -> None:
+        self.document = document
+        self._forms: list[tuple[str, re.Pattern[str]]] | None = None
+        # By the id of a schema: itself, whose keywords are known; the fields of its objects; rows of lists that fit it,
+        # as JSON, since pages repeat each other's.
+        self._read: dict[int, dict[str, Any]] = {}
+        self._named: dict[int, set[str] | None] = {}
+        self._fit: set[tuple[int, bool, bytes]] = set()
 
     def schema(self, name: str) -> dict[str, Any]:
         found: dict[str, Any] = self.document["components"]["schemas"][name]
@@ -122,14 +143,19 @@ class Spec:
     def problems(self, value: Any, schema: dict[str, Any], where: str = "$", *, strict: bool = False) -> list[str]:
         """All ways in which a value does not fit. `strict`: a field that the file does not name is one of them."""
         found = self._problems(value, schema, where, strict)
-        if strict and isinstance(value, dict) and (fields := self._fields(schema)) is not None:
-            found += [f"{where}: unknown field {name}" for name in value if name not in fields]
+        if strict and isinstance(value, dict):
+            if id(schema) not in self._named:
+                self._named[id(schema)] = self._fields(schema)
+            if (fields := self._named[id(schema)]) is not None:
+                found += [f"{where}: unknown field {name}" for name in value if name not in fields]
         return found
 
     def _problems(self, value: Any, schema: dict[str, Any], where: str, strict: bool) -> list[str]:
-        unknown = {name for name in schema if name not in _KNOWN and not name.startswith("x-")}
-        if unknown:
-            raise NotImplementedError(f"{where}: keywords {unknown}")
+        if id(schema) not in self._read:
+            unknown = {name for name in schema if name not in _KNOWN and not name.startswith("x-")}
+            if unknown:
+                raise NotImplementedError(f"{where}: keywords {unknown}")
+            self._read[id(schema)] = schema
         if value is None and schema.get("nullable"):
             return []  # also beside $ref and allOf, whatever those say
         found: list[str] = []
@@ -160,8 +186,15 @@ class Spec:
         if isinstance(value, list):
             if not schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value)):
                 found.append(f"{where}: {len(value)} items")
+            items = schema.get("items", _ANYTHING)
             for place, item in enumerate(value):
-                found += self.problems(item, schema.get("items", {}), f"{where}[{place}]", strict=strict)
+                row = (id(items), strict, msgspec.json.encode(item)) if isinstance(item, dict) else None
+                if row is not None and row in self._fit:
+                    continue
+                wrong = self.problems(item, items, f"{where}[{place}]", strict=strict)
+                found += wrong
+                if row is not None and not wrong:
+                    self._fit.add(row)
         if isinstance(value, dict):
             found += [f"{where}: no {name}" for name in schema.get("required", ()) if name not in value]
             for name, part in schema.get("properties", {}).items():

@@ -7,8 +7,9 @@ import pytest
 
 from pmkit.clock import Entropy
 from pmkit.errors import ConfigError
-from pmkit.sim.proxy import Proxies
-from pmkit.sim.script import KINDS, FaultScript, Step, draw_script, read_script, text
+from pmkit.sim.fault_kinds import KINDS
+from pmkit.sim.proxies import Proxies
+from pmkit.sim.script import FaultScript, Step, draw_script, read_script, text
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, run
 

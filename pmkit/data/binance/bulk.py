@@ -187,7 +187,7 @@ class BulkHost:
         self.downloads = 0
         self.bytes = 0
         self._clock = clock
-        self._session = HttpSession(endpoints.binance.bulk, clock, allow=_ALLOW, max_connections=8)
+        self._session = HttpSession(endpoints.binance.bulk, clock, allow=_ALLOW, max_connections=8, public=True)
         self._failed = 0
         self._pauses = 0
         self._resume_at = 0.0

@@ -61,7 +61,9 @@ class BinanceHosts:
         self.blocked: dict[str, str] = {}
         self._clock = clock
         self._sessions = [
-            HttpSession(url, clock, allow=_ALLOW, venue_clock=self.venue_clock, max_connections=max_connections)
+            HttpSession(
+                url, clock, allow=_ALLOW, venue_clock=self.venue_clock, max_connections=max_connections, public=True
+            )
             for url in endpoints.binance.rest
         ]
         self._turn = 0

@@ -30,6 +30,8 @@ class KlineSocket(BaseWebSocket[str]):
     or replaced; `on_refusal(text)` when the venue refuses a subscription.
     """
 
+    public = True
+
     def __init__(
         self,
         hosts: Sequence[str],

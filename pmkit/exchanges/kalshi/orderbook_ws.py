@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Final
 
@@ -30,6 +31,10 @@ MAX_AGE_SECONDS: Final = 10.0
 """Market seconds (at least one of wall time) that a change may be old when it arrives."""
 _KEEP_SECONDS: Final = 0.5
 _MAX_FRAME_BYTES: Final = 64 * 2**20
+_OWN_MARKS: Final = re.compile(
+    rb',\s*"(?:client_order_id|subaccount)"\s*:\s*(?:"[^"]*"|\d+|null)'
+    rb'|"(?:client_order_id|subaccount)"\s*:\s*(?:"[^"]*"|\d+|null)\s*,?'
+)
 _LOG = logging.getLogger("pmkit.kalshi")
 
 
@@ -38,6 +43,8 @@ class KalshiSocket(SignedSocket[Key]):
 
     `confirm()` is asked when nothing came for `KALSHI_BOOK` market seconds.
     """
+
+    public = True
 
     def __init__(
         self,
@@ -104,6 +111,13 @@ class KalshiSocket(SignedSocket[Key]):
         if code == UNKNOWN and feed.last_unknown:
             self.count_unknown(feed.last_unknown)
         return False
+
+    def _public_part(self, frame: bytes, sent: bool) -> bytes | None:
+        """Changes of a book that own orders made are marked with their client order id and subaccount."""
+        if b'"client_order_id"' not in frame and b'"subaccount"' not in frame:
+            return frame
+        bare = _OWN_MARKS.sub(b"", frame)
+        return None if b"client_order_id" in bare or b"subaccount" in bare else bare
 
     def _on_connect(self) -> None:
         self._end_crosses()

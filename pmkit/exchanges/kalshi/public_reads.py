@@ -65,6 +65,7 @@ class PublicReads(MarketData):
             venue_clock=self.venue_clock,
             connect_timeout=2.0,
             timeout=5.0,
+            public=True,
         )
         self.catalogue = Catalogue(self.session, clock, self.venue_clock)
         self._closing: asyncio.Task[None] | None = None

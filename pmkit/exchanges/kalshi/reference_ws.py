@@ -65,6 +65,8 @@ class IndexSocket(SignedSocket[str]):
     `refused` is what the venue said to the last subscription that it did not take, "" where it took all.
     """
 
+    public = True
+
     def __init__(
         self,
         url: str,

@@ -14,7 +14,8 @@ from pmkit.errors import AuthError, ClockSkewError, NotSent, RateLimited, VenueU
 from pmkit.exchanges.kalshi.auth import Signer, path_of
 from pmkit.exchanges.kalshi.budget import COST, TokenBudget
 from pmkit.exchanges.kalshi.refusals import stale_stamp, unknown_key, venue_error
-from pmkit.http import HttpAnswer, HttpSession, Params
+from pmkit.http import HttpAnswer, HttpSession
+from pmkit.http_pool import Params
 from pmkit.venue_clock import VenueClock
 
 T = TypeVar("T")

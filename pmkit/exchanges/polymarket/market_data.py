@@ -63,8 +63,8 @@ class PolymarketMarketData(MarketData):
         super().__init__(endpoints, clock)
         allowed = PUBLIC_REQUESTS if allow is None else tuple(allow)
         addresses = endpoints.polymarket
-        self.clob = HttpSession(addresses.clob, clock, allow=allowed, venue_clock=self.venue_clock)
-        self.gamma = HttpSession(addresses.gamma, clock, allow=allowed)
+        self.clob = HttpSession(addresses.clob, clock, allow=allowed, venue_clock=self.venue_clock, public=True)
+        self.gamma = HttpSession(addresses.gamma, clock, allow=allowed, public=True)
         self.catalogue = Catalogue(self.clob, self.gamma, clock, self.venue_clock)
         self.settlement = Settlement(self.catalogue, clock)
         self._watch = MarketWatch(self.catalogue, self.settlement, clock)

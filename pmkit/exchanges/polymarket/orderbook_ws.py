@@ -73,6 +73,8 @@ class MarketSocket(BaseWebSocket[str]):
     is no fault.
     """
 
+    public = True
+
     def __init__(
         self,
         url: str,

@@ -50,6 +50,7 @@ class PriceSocket(BaseWebSocket[Topic]):
     """
 
     log_frames = False
+    public = True
 
     def __init__(
         self, url: str, clock: Clock, signer: HandshakeSigner, on_prices: Callable[[PriceMessage, int], object]
@@ -78,6 +79,9 @@ class PriceSocket(BaseWebSocket[Topic]):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await super().close()
+
+    def _public_part(self, frame: bytes, sent: bool) -> bytes | None:
+        return None if sent and b'"auth"' in frame else frame  # the log-in holds the API key with its secret
 
     def _next_rid(self) -> str:
         self._rid += 1

@@ -16,7 +16,8 @@ from pmkit.clock import Clock
 from pmkit.endpoints import require_safe
 from pmkit.errors import AuthError, ClockSkewError, NotSent, PmkitError, RateLimited, VenueUnavailable
 from pmkit.exchanges.polymarket.auth import Credentials
-from pmkit.http import HttpAnswer, HttpSession, Params
+from pmkit.http import HttpAnswer, HttpSession
+from pmkit.http_pool import Params
 from pmkit.venue_clock import VenueClock
 
 ATTEMPTS: Final = 4

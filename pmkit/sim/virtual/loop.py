@@ -22,7 +22,9 @@ from contextvars import Context
 from typing import Any, TypeVar
 
 from pmkit.clock import Entropy
-from pmkit.sim.virtual.pipes import PipeServer, PipeSocket, PipeTransport, Readability, join
+from pmkit.sim.virtual.pipes import PipeTransport, join
+from pmkit.sim.virtual.servers import PipeServer
+from pmkit.sim.virtual.sockets import PipeSocket, Readability
 
 T = TypeVar("T")
 

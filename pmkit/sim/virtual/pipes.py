@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import os
-import socket
-import struct
 import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
+from pmkit.sim.virtual.sockets import PipeSocket
+
 if TYPE_CHECKING:
     from pmkit.sim.virtual.loop import VirtualLoop
+    from pmkit.sim.virtual.servers import PipeServer
 
 LINE_BYTES = 256 * 1024
 """What the line itself takes in one direction, sent and not yet read."""
@@ -26,72 +26,8 @@ READ_BYTES = 256 * 1024
 HIGH_WATER = 64 * 1024
 LOW_WATER = 16 * 1024
 
-Address = tuple[str, int]
-
-
 def _reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
-
-
-class Readability:
-    """Two descriptors for those who poll a connection (httpcore does, to see whether an idle one was dropped): one that
-    is always readable, and one that never is.
-    """
-
-    def __init__(self) -> None:
-        self._open: list[int] = []
-        self._pair: tuple[int, int] | None = None
-
-    def descriptor(self, readable: bool) -> int:
-        if self._pair is None:
-            quiet, holder = os.pipe()
-            ended, closed = os.pipe()
-            os.close(closed)
-            self._open = [quiet, holder, ended]
-            self._pair = (quiet, ended)
-        return self._pair[readable]
-
-    def close(self) -> None:
-        for descriptor in self._open:
-            os.close(descriptor)
-        self._open = []
-        self._pair = None
-
-
-class PipeSocket:
-    """What a transport shows as its socket. SO_LINGER with 0 seconds makes its close a reset; other options are
-    ignored.
-    """
-
-    family = socket.AF_INET
-    type = socket.SOCK_STREAM
-    proto = socket.IPPROTO_TCP
-
-    def __init__(self, name: Address, peer: Address | None) -> None:
-        self.name = name
-        self.peer = peer
-        self.resets = False
-        self.transport: PipeTransport | None = None
-
-    def getsockname(self) -> Address:
-        return self.name
-
-    def getpeername(self) -> Address:
-        if self.peer is None:
-            raise OSError(errno.ENOTCONN, "Transport endpoint is not connected")
-        return self.peer
-
-    def setsockopt(self, level: int, option: int, value: int | bytes | None, length: int | None = None) -> None:
-        if (level, option) == (socket.SOL_SOCKET, socket.SO_LINGER) and isinstance(value, bytes):
-            on, seconds = struct.unpack("ii", value)
-            self.resets = bool(on) and not seconds
-
-    def getsockopt(self, level: int, option: int, length: int = 0) -> int:
-        return 0
-
-    def fileno(self) -> int:
-        transport = self.transport
-        return -1 if transport is None or transport.gone else transport.descriptor()
 
 
 class PipeTransport(asyncio.Transport):
@@ -427,60 +363,3 @@ def join(one: PipeTransport, other: PipeTransport) -> None:
     """Make them the two ends of one connection."""
     one.meet(other)
     other.meet(one)
-
-
-class PipeServer(asyncio.AbstractServer):
-    """A listening port."""
-
-    def __init__(self, line: VirtualLoop, factory: Callable[[], asyncio.BaseProtocol], sock: PipeSocket) -> None:
-        self._line = line
-        self._sock: PipeSocket | None = sock
-        self._clients: dict[PipeTransport, None] = {}
-        self._closed = asyncio.Event()
-        self.make_protocol = factory
-        self.port = sock.name[1]
-
-    @property
-    def sockets(self) -> tuple[PipeSocket, ...]:
-        return () if self._sock is None else (self._sock,)
-
-    def attach(self, transport: PipeTransport) -> None:
-        self._clients[transport] = None
-
-    def detach(self, transport: PipeTransport) -> None:
-        self._clients.pop(transport, None)
-
-    def listen(self) -> None:
-        """Answer the port."""
-        self._line.listen(self)
-
-    def close(self) -> None:
-        """Listen no more; connections stay."""
-        self._line.unlisten(self)
-        self._sock = None
-        self._closed.set()
-
-    def close_clients(self) -> None:
-        for transport in [*self._clients]:
-            transport.close()
-
-    def abort_clients(self) -> None:
-        for transport in [*self._clients]:
-            transport.abort()
-
-    def get_loop(self) -> asyncio.AbstractEventLoop:
-        return self._line
-
-    def is_serving(self) -> bool:
-        return self._sock is not None
-
-    async def start_serving(self) -> None:
-        self.listen()
-
-    async def serve_forever(self) -> None:
-        self.listen()
-        await self._closed.wait()
-
-    async def wait_closed(self) -> None:
-        """Until it listens no more; it does not wait for the connections."""
-        await self._closed.wait()
