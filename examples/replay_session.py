@@ -33,17 +33,21 @@ def play_session(path, bot, directory, errors):
     log = directory / f"{path.name.partition('.')[0]}.decisions.jsonl"
     log.parent.mkdir(parents=True, exist_ok=True)
     log.write_bytes(text)
-    print(f"{path.name}: {played.seconds:.0f} s of {played.about.bot} on {' and '.join(played.about.venues)}")
+    venues = " and ".join(played.about.venues)
+    print(f"{path.name}: {bot.__name__} plays {played.seconds:.0f} s of {played.about.bot} on {venues}")
     print(f"  asked: {dict(played.asked)}, sockets: {dict(played.sockets)}")
     for since, until, lost in played.holes:
         print(f"  a hole: {lost} lines are missing, over {(until - since) / 1e9:.1f} s")
-    place = played.first_difference()
+    new, gone = played.apart()
     if not played.recorded:
         verdict = "the recording has none to compare with"
-    elif place is None:
-        verdict = "all as recorded" + (", to the byte" if played.exact else ", some at another millisecond or touch")
+    elif played.exact:
+        verdict = "those recorded, to the byte"
+    elif not new and not gone:
+        verdict = "those recorded, but for milliseconds"
     else:
-        verdict = f"another one than recorded from number {place + 1} on"
+        kept = len(played.recorded) - len(gone)
+        verdict = f"{kept} of the {len(played.recorded)} recorded by {played.about.bot}, and {len(new)} others"
     print(f"  {len(played.decisions)} decisions in {log}: {verdict}")
     if played.damage:
         errors.append(f"{path}: {played.damage}; what was before it was replayed")
@@ -53,7 +57,8 @@ def play_session(path, bot, directory, errors):
         "sha256": hashlib.sha256(text).hexdigest(),
         "recorded": len(played.recorded),
         "exact": played.exact,
-        "first_difference": place,
+        "others": len(new),
+        "missing": len(gone),
         "asked": played.asked,
         "sockets": played.sockets,
         "holes": len(played.holes),

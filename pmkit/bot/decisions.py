@@ -20,7 +20,7 @@ _IDS = ("client_order_id", "order_id", "fill_id")
 _LEFT_OUT = {"time_utc", "mode", "bot", "event", *_IDS}
 _KEPT_IDS = 50_000
 _ID = re.compile(r"(?:paper-)?[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
-_TIMELESS = ("time_utc", "best_bid", "best_ask", "seconds_left")
+_TIMELESS = ("time_utc", "best_bid", "best_ask", "seconds_left", "order", "fill")
 
 
 class TradeWriter(Protocol):
@@ -103,7 +103,7 @@ class Decisions:
             del self._numbers[next(iter(self._numbers))]
 
 
-def timeless(line: bytes) -> dict[str, Any]:
-    """A line without its moment and what depends on it to the millisecond: for comparing a session with its replay."""
+def timeless(line: bytes) -> bytes:
+    """A line without its moment, its numbers and what depends on the millisecond: to compare sessions and replays."""
     content: dict[str, Any] = msgspec.json.decode(line)
-    return {name: value for name, value in content.items() if name not in _TIMELESS}
+    return msgspec.json.encode({name: value for name, value in content.items() if name not in _TIMELESS})

@@ -37,12 +37,13 @@ def recorder_of(path: Path, clock: Clock, endpoints: Endpoints, about: About) ->
 
 
 async def run_recorded(bot: Life, recorder: Recorder, start: Callable[[], Awaitable[None]]) -> None:
-    """`start()` the bot, and note the moment from which on it was on its way out."""
+    """`start()` the bot, and note that moment and the one from which on it was on its way out."""
 
     async def note() -> None:
         await bot.wait_stopping()
         recorder.stopping()
 
+    recorder.running()
     noting = asyncio.ensure_future(note())
     try:
         await start()

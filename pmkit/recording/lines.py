@@ -1,6 +1,7 @@
 """The lines of a recording: JSON, one event each, in the order in which the recorder saw them.
 
     {"type":"start","at_ns":...,"format":1,"version":"0.1.0","endpoints":{...},"factor":1.0,"about":{"bot":...}}
+    {"type":"running","at_ns":...}
     {"type":"request","at_ns":...,"id":7,"method":"GET","url":"https://clob.polymarket.com/book?token_id=1"}
     {"type":"answer","at_ns":...,"id":7,"status":200,"headers":{"date":"..."},"text":"{...}"}
     {"type":"connect","at_ns":...,"conn":1,"name":"polymarket market 1","url":"wss://..."}
@@ -9,7 +10,7 @@
     {"type":"in","at_ns":...,"conn":1,"text":"[...]"}
     {"type":"close","at_ns":...,"conn":1,"by":"venue","code":1006,"reason":""}
     {"type":"decision","at_ns":...,"text":"{...}"}
-    {"type":"end","at_ns":...,"lines":8,"lost":0}
+    {"type":"end","at_ns":...,"lines":9,"lost":0}
 
 `at_ns` is market time as epoch ns: of a request when it was sent, of an answer or frame when it was read. `text` is
 what was on the wire; where that is no UTF-8, `raw` holds its base64 instead. What is private (own orders, log-ins)
@@ -139,6 +140,10 @@ class Decision(_Content, tag="decision", kw_only=True):
     """What the bot decided (`pmkit.bot.decisions`). Of dry-runs only: those of an account are private."""
 
 
+class Running(_Line, tag="running"):
+    """Here the bot was started: a replay begins at this moment."""
+
+
 class Stopping(_Line, tag="stopping", kw_only=True):
     """From here on the bot was on its way out."""
 
@@ -158,8 +163,8 @@ class End(_Line, tag="end", kw_only=True):
 
 
 Line = (
-    Start | Request | Answer | Unanswered | Connect | Open | Failed | Heard | Said | Close | Decision | Stopping | Lost
-    | End
+    Start | Running | Request | Answer | Unanswered | Connect | Open | Failed | Heard | Said | Close | Decision
+    | Stopping | Lost | End
 )  # fmt: skip
 
 _encoder = msgspec.json.Encoder()

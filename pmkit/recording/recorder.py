@@ -174,6 +174,10 @@ class Recorder:
         """What a dry-run decided."""
         self.put(lines.Decision(at_ns=self._clock.time_ns()), text)
 
+    def running(self) -> None:
+        """The bot is being started."""
+        self.put(lines.Running(at_ns=self._clock.time_ns()))
+
     def stopping(self) -> None:
         """The bot is on its way out."""
         self.put(lines.Stopping(at_ns=self._clock.time_ns()))

@@ -70,15 +70,22 @@ class Replayed:
         """Whether the decisions are the recorded ones to the byte, moments included."""
         return self.decisions == self.recorded
 
-    def first_difference(self) -> int | None:
-        """The first decision that is another one than the recorded, moments and touch aside; None where all are the
-        same.
+    def apart(self) -> tuple[list[bytes], list[bytes]]:
+        """The decisions of here and not of then, and of then and not of here. Their moments, the touch and their order
+        are put aside: what happens in the same millisecond on two venues comes in either order.
         """
-        for place, (mine, then) in enumerate(zip(self.decisions, self.recorded, strict=False)):
-            if mine != then and timeless(mine) != timeless(then):
-                return place
-        shorter, longer = sorted((len(self.decisions), len(self.recorded)))
-        return None if shorter == longer else shorter
+        return _without(self.decisions, self.recorded), _without(self.recorded, self.decisions)
+
+
+def _without(some: Sequence[bytes], others: Sequence[bytes]) -> list[bytes]:
+    left = Counter(map(timeless, others))
+    found: list[bytes] = []
+    for line in some:
+        key = timeless(line)
+        left[key] -= 1
+        if left[key] < 0:
+            found.append(line)
+    return found
 
 
 def is_session(path: str | Path) -> bool:
@@ -116,7 +123,7 @@ async def _main(
     queue: str,
     log: logging.Logger | None,
 ) -> Replayed:
-    began_ns = session.start.at_ns
+    began_ns = session.began_ns
     clock = VirtualClock(began_ns // 1_000_000, Entropy(0), factor=session.start.factor)
     played = Replayed(about, recorded=session.decisions)
     async with SessionReplay(session, clock) as venues:

@@ -27,6 +27,7 @@ from pmkit.recording.lines import (
     Lost,
     Open,
     Request,
+    Running,
     Said,
     Start,
     Stopping,
@@ -79,6 +80,7 @@ class Socket:
     events: deque[Heard | Said | Close] = field(default_factory=deque)
     more: asyncio.Event = field(default_factory=asyncio.Event)
     taken: bool = False
+    playing: bool = False
     complete: bool = False
 
 
@@ -101,9 +103,9 @@ def _ms(text: str) -> int:
 
 
 class Session:
-    """What a recording holds around the moment. `counts`: lines by type, and `bad`; `holes`: (since, until, lines);
-    `damage`: why the file ends early, "" for a whole one; `decisions`: what the bot decided then. Raises ConfigError
-    for what is no recording, OSError for what cannot be read.
+    """What a recording holds around the moment. `began_ns`: when the bot was started. `counts`: lines by type, `bad`.
+    `holes`: (since, until, lines). `damage`: why the file ends early, "" for a whole one. `decisions`: what the bot
+    decided then. Raises ConfigError for what is no recording, OSError for what cannot be read.
     """
 
     def __init__(self, path: Path) -> None:
@@ -122,6 +124,8 @@ class Session:
         first = next(self._lines, None)
         assert isinstance(first, Start)  # `decode` has looked
         self.start = first
+        self._second = next(self._lines, None)
+        self.began_ns = self._second.at_ns if isinstance(self._second, Running) else first.at_ns
         self.near_ns = round(NEAR_SECONDS * first.factor * NS)
         self._pool: dict[Key, deque[Exchange]] = {}
         self._last: dict[Key, Exchange] = {}
@@ -146,8 +150,9 @@ class Session:
                 del self._pool[key]
         self._last = {key: last for key, last in self._last.items() if not 0 < last.done_ns < old}
         while not self.over and self.last_ns <= moment_ns:
+            line, self._second = self._second, None
             try:
-                line = next(self._lines)
+                line = line or next(self._lines)
             except StopIteration:
                 self.over = True
                 return
@@ -254,6 +259,14 @@ class Session:
         for socket in self.sockets:
             here = (socket.authority, socket.path) == (authority, path)
             if here and not socket.taken and abs(socket.connect_ns - now_ns) <= self.near_ns:
-                socket.taken = True
+                socket.taken = socket.playing = True
+                return socket
+        return None
+
+    def left(self, authority: str, path: str) -> Socket | None:
+        """A recorded connection that still lasts, and whose client has gone."""
+        for socket in self._conns.values():
+            if (socket.authority, socket.path) == (authority, path) and socket.taken and not socket.playing:
+                socket.playing = True
                 return socket
         return None

@@ -4,7 +4,8 @@ recorded moment.
 A request gets the answer that the same request got within five seconds of now (`Session.exchange`), at the moment at
 which it came then; one that the recording does not have gets a 501 that says so. A client that connects gets the next
 recorded connection of that address, and hears its frames; what the venue said after a command waits for that command. A
-connection that the recording does not have is refused with 503. All of it is counted in `Session.answers`.
+connection that the recording does not have is refused with 503; one that was lost here and not in the recording goes on
+without what was missed. All of it is counted in `Session.answers`.
 """
 
 from __future__ import annotations
@@ -138,6 +139,10 @@ class SessionReplay(Venue):
 
     async def _connect(self, server: Server, authority: str, request: web.Request) -> web.StreamResponse:
         socket = self.session.connection(authority, request.path, self._now_ns())
+        if socket is None and (socket := self.session.left(authority, request.path)) is not None:
+            # Unlike the recorded client this one lost its connection: it hears what is still to come.
+            self.sockets["resumed"] += 1
+            return await Playback(self, server, request, socket, resumed=True).serve()
         if socket is None:
             self.sockets["not recorded"] += 1
             raise Refused(503, "the recording has no connection to this address at this time", self._date())
@@ -171,8 +176,11 @@ class SessionReplay(Venue):
 class Playback(SocketSession):
     """One connection, played to a client."""
 
-    def __init__(self, replay: SessionReplay, server: Server, request: web.Request, socket: Socket) -> None:
+    def __init__(
+        self, replay: SessionReplay, server: Server, request: web.Request, socket: Socket, resumed: bool = False
+    ) -> None:
         super().__init__(server, request)
+        self._resumed = resumed
         self.socket = socket
         self._replay = replay
         self._said = 0
@@ -190,6 +198,7 @@ class Playback(SocketSession):
         self._heard_more.set()
 
     async def on_close(self) -> None:
+        self.socket.playing = False
         self._replay.waits_no_more(self)
 
     async def _play(self) -> None:
@@ -201,8 +210,10 @@ class Playback(SocketSession):
                 self.socket.more.clear()
                 await self.socket.more.wait()
             event = self.socket.events[0]
-            if isinstance(event, Said):
-                said += 1
+            if self._resumed and event.at_ns < self.clock.time_ns():
+                counts["missed frames"] += not isinstance(event, Said)
+            elif isinstance(event, Said):
+                said += not self._resumed
                 if not await self._command(said, event.at_ns):
                     counts["commands that did not come"] += 1
                     said = self._said
