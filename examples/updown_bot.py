@@ -19,10 +19,11 @@ QUOTE_UNTIL_SECONDS = 180
 
 
 class UpDownBot(BaseBot):
+    status = StatusLine()  # there also when the start fails
+
     async def _on_start(self):
         self.taken = set()
         self.quoted = set()
-        self.status = StatusLine()
 
     async def _tick(self):
         shown = []

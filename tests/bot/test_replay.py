@@ -8,6 +8,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -163,7 +164,11 @@ def test_a_hole_is_reported_and_never_looks_like_silence(recorded, tmp_path):
     played = replay(MarketMakerBot, changed(recorded, tmp_path / "hole.jsonl.gz", punch))
     ((since, until, lost),) = played.holes
     assert lost == 100
-    assert until > since
+    assert played.sockets["cut by a hole"] == 3, "books of before are no books of now"
+    blind = range(since // 1_000_000 + 200, until // 1_000_000)  # an order is some 100 ms on its way
+    times = [json.loads(line)["time_utc"] for line in played.decisions if json.loads(line)["event"] == "intent"]
+    assert len(blind) > 2000
+    assert not [time for time in times if int(datetime.fromisoformat(time).timestamp() * 1000) in blind]
 
 
 def test_recordings_that_say_too_little_are_refused(recorded, tmp_path):

@@ -5,7 +5,8 @@ A request gets the answer that the same request got within five seconds of now (
 which it came then; one that the recording does not have gets a 501 that says so. A client that connects gets the next
 recorded connection of that address, and hears its frames; what the venue said after a command waits for that command. A
 connection that the recording does not have is refused with 503; one that was lost here and not in the recording goes on
-without what was missed. All of it is counted in `Session.answers`.
+without what was missed. Where lines were lost, all connections are: a hole must not look like silence. All of it is
+counted, in `Session.answers` and `SessionReplay.sockets`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,7 @@ class SessionReplay(Venue):
         self.sockets: Counter[str] = Counter()
         self._hosts: dict[str, Server] = {}
         self._waiting: list[Playback] = []
+        self._in_hole = 0
         for url in _urls(session.start.endpoints):
             if authority_of(url) not in self._hosts:
                 self._add(authority_of(url))
@@ -90,7 +92,21 @@ class SessionReplay(Venue):
         return round(wall_seconds * self.clock.factor * NS)
 
     def _read(self) -> None:
+        known = len(self.session.holes)
         self.session.read_until(self._now_ns() + self._market(AHEAD_SECONDS), self._now_ns())
+        for since_ns, until_ns, _ in self.session.holes[known:]:
+            self.spawn(self._hole(since_ns, until_ns), "hole")
+
+    async def _hole(self, since_ns: int, until_ns: int) -> None:
+        """What was said in it is not known: nobody may take the silence for calm, so all connections are lost."""
+        await self.until(since_ns)
+        self._in_hole += 1
+        for server in self.servers:
+            for session in list(server.sessions):
+                self.sockets["cut by a hole"] += 1
+                session.abort()
+        await self.until(until_ns)
+        self._in_hole -= 1
 
     async def until(self, moment_ns: int) -> None:
         """Sleep until that moment of the recording."""
@@ -138,6 +154,8 @@ class SessionReplay(Venue):
     # -- sockets --------------------------------------------------------------------------------------------------
 
     async def _connect(self, server: Server, authority: str, request: web.Request) -> web.StreamResponse:
+        if self._in_hole:
+            raise Refused(503, "the recording has a hole here", self._date())
         socket = self.session.connection(authority, request.path, self._now_ns())
         if socket is None and (socket := self.session.left(authority, request.path)) is not None:
             # Unlike the recorded client this one lost its connection: it hears what is still to come.
