@@ -5,16 +5,20 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import random
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pmkit.data.binance.bulk import BulkFacts, BulkZip
 from pmkit.data.binance.fetcher import BinanceFetcher
 from pmkit.data.binance.gaps import read_report
 from pmkit.data.binance.plan import DAY_MS, Bulk
-from pmkit.data.binance.rows import BadRows, bulk_rows, is_header
+from pmkit.data.binance.rows import _PIECE, BadRows, Chunk, all_at_once, bulk_rows, is_header, row_by_row
 from tests.binance.history_venue import HistoryVenue, history, months, ms
 from tests.websocket_peers import fast_clock
 
@@ -89,6 +93,7 @@ GOOD = b"1773360000000000,1.0,1.0,1.0,1.0,1.0,1773360000999999,1.0,1,1.0,1.0,0\n
         GOOD.replace(b",1.0", b"", 1), GOOD + b"1773360001000000,1.0,1.0\n", b"-" + GOOD[1:],
         GOOD + GOOD.replace(b"60000000", b"59000000", 1), GOOD.replace(b"1773360000000000", b"1773360000"),
         GOOD + b"1773360001000,1.0,1.0,1.0,1.0,1.0,1,1.0,1,1.0,1.0,0,9\n",
+        GOOD.replace(b"000000,", b"000abc,", 1), GOOD.replace(b"1773360", b"1_77336", 1),
     ],
 )  # fmt: skip
 def test_rows_that_are_none_are_refused(text: bytes) -> None:
@@ -102,6 +107,67 @@ def test_holes_cut_runs() -> None:
 
     found = bulk_rows(b"".join(map(line, [0, 1, 5, 7, 8])), 1_773_360_000_000, 1_773_360_010_000, S)
     assert [((chunk.first_ms - 1_773_360_000_000) // S, chunk.rows) for chunk in found] == [(0, 2), (5, 1), (7, 2)]
+
+
+# Blocks of rows: all at once is row by row.
+
+AT = 1_773_360_000_000
+ODD = [b"", *(b"%c" % char for char in b"09,.\n\r\0-+_ae/")]
+SEEDS = st.integers(0, 1 << 32).map(random.Random)
+
+
+def rows_of(source: random.Random) -> bytes:
+    """Rows of seconds with holes, in one unit or mixed, as the venue writes them."""
+
+    def number() -> bytes:
+        return b"%d.%0*d" % (source.randrange(10**6), source.randint(1, 8), source.randrange(10))
+
+    units = source.choice([[1000], [1], [1000, 1]])
+    text = b""
+    for place in sorted(source.sample(range(source.choice([40, 40, 40, 41])), source.randint(1, 30))):
+        unit = source.choice(units)
+        fields = [b"%d" % ((AT + place * S) * unit), *(number() for _ in range(5))]
+        rest = [b"%d" % ((AT + place * S + 999) * unit), number(), b"%d" % place, number(), number(), b"0"]
+        text += b",".join(fields + rest) + b"\n"
+    return text
+
+
+def outcome(function: Callable[[bytes, int, int, int], list[Chunk]], block: bytes) -> list[Chunk] | str:
+    try:
+        return function(block, AT, AT + max(40, block.count(b"\n")) * S, S)
+    except BadRows as error:
+        return str(error)
+
+
+@given(SEEDS)
+def test_good_blocks_are_the_same_both_ways(source: random.Random) -> None:
+    block = rows_of(source)
+    assert outcome(bulk_rows, block) == outcome(row_by_row, block)
+    one_unit = len({line.index(b",") for line in block.splitlines()}) == 1
+    assert (all_at_once(block, AT, AT + 41 * S, S) is None) != one_unit  # the quick way is the one that is taken
+
+
+@given(SEEDS)
+def test_damaged_blocks_are_the_same_both_ways(source: random.Random) -> None:
+    block = rows_of(source)
+    for _ in range(source.randint(1, 3)):
+        start = source.randint(0, len(block))
+        block = block[:start] + source.choice(ODD) + block[start + source.choice([0, 1, 1, 1, 3, 17, 120]) :]
+    assert outcome(bulk_rows, block) == outcome(row_by_row, block)
+
+
+def test_pieces_of_a_large_block_come_out_as_one_run() -> None:
+    def line(at: int) -> bytes:
+        return GOOD.replace(b"1773360000000000", b"%d" % ((AT + at * S) * 1000), 1)
+
+    count = 3 * _PIECE // len(GOOD)
+    whole = b"".join(map(line, range(count)))
+    hole = b"".join(map(line, [*range(count // 2), *range(count // 2 + 7, count)]))
+    swapped = b"".join(map(line, [*range(count // 2), count // 2 - 1, *range(count // 2, count)]))
+    assert [chunk.rows for chunk in bulk_rows(whole, AT, AT + count * S, S)] == [count]
+    for block in (whole, hole, swapped):
+        found = [outcome(function, block) for function in (bulk_rows, row_by_row)]
+        assert found[0] == found[1]
 
 
 # Through the fetcher.

@@ -106,7 +106,7 @@ _WIRE_USES = """
     __future__ abc array base64 binascii bisect collections contextlib copy dataclasses datetime decimal enum fractions
     functools hashlib heapq hmac itertools json math numbers operator re string struct types typing urllib.parse uuid
     zoneinfo
-    msgspec coincurve Crypto cryptography
+    msgspec coincurve Crypto cryptography numpy
 """
 WIRE_MAY_USE = set(_WIRE_USES.split())
 """What wire modules may import besides pmkit: no I/O in any of it. The clock lint watches datetime and uuid."""
