@@ -8,31 +8,29 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from pmkit.clock import Entropy, ScaledClock, SystemClock
+from pmkit.clock import Entropy
 from pmkit.data.binance.feed import BinanceFeed
 from pmkit.data.binance.fetcher import BinanceFetcher
 from pmkit.data.binance.types import CandleEvent
 from pmkit.endpoints import Endpoints, Where
 from pmkit.errors import MarketNotFound
 from pmkit.sim.binance.venue import BinanceVenue
+from pmkit.sim.virtual import VirtualClock
 from pmkit.sim.world import World
 from tests.websocket_peers import until
 
 S = 1000
 M = 60 * S
+pytestmark = pytest.mark.virtual_time
 MARKET_START = 1_795_176_030_500
 
 
-def clock_of(factor: float) -> ScaledClock:
-    return ScaledClock(SystemClock().now_ms(), factor, MARKET_START, Entropy(3))
-
-
 @contextlib.asynccontextmanager
-async def local(factor: float) -> AsyncIterator[tuple[BinanceVenue, Endpoints, ScaledClock]]:
-    clock = clock_of(factor)
+async def local(factor: float) -> AsyncIterator[tuple[BinanceVenue, Endpoints, VirtualClock]]:
+    clock = VirtualClock(MARKET_START, Entropy(3), factor=factor)
     venue = BinanceVenue(World(7, clock, ("BTC", "ETH")), clock)
     async with venue:
-        yield venue, Endpoints(where=Where.LOCAL, binance=venue.endpoints(), clock=clock.text()), clock
+        yield venue, Endpoints(where=Where.LOCAL, binance=venue.endpoints(), clock="manual"), clock
         assert venue.failures == []
 
 
