@@ -395,13 +395,9 @@ def test_only_what_the_choice_needs_is_asked_for() -> None:
         load().require("paper", ["polymarket"], "real")
 
 
-def test_the_funder_is_needed_by_deposit_wallets_only() -> None:
-    for kind in "012":
+def test_no_kind_of_wallet_needs_the_funder() -> None:
+    for kind in "0123":
         load(**LIVE_POLYMARKET, POLYMARKET_SIGNATURE_TYPE=kind).require("live", ["polymarket"], "real")
-    deposit = {**LIVE_POLYMARKET, "POLYMARKET_SIGNATURE_TYPE": "3"}
-    with pytest.raises(ConfigError, match="POLYMARKET_FUNDER_ADDRESS"):
-        load(**deposit).require("live", ["polymarket"], "real")
-    load(**deposit, POLYMARKET_FUNDER_ADDRESS=ADDRESS).require("live", ["polymarket"], "real")
 
 
 def test_half_a_set_of_credentials_warns_and_live_refuses() -> None:

@@ -271,10 +271,6 @@ class Settings:
         problems: list[str] = []
         if self.polymarket_private_key is None:
             problems.append(_lacks("POLYMARKET_PRIVATE_KEY"))
-        if self.polymarket_signature_type == 3 and self.polymarket_funder_address is None:
-            # Proxy and Safe addresses follow from the key; a deposit wallet may have either of two
-            # (polymarket-trading.md 2.3).
-            problems.append(_lacks("POLYMARKET_FUNDER_ADDRESS") + " (wallet type 3 needs it)")
         absent = _absent_of_triple(self)
         if len(absent) < 3:
             problems += [_lacks(name) + " (the other API credentials are set)" for name in absent]

@@ -66,7 +66,7 @@ _CLIENTS = """
     exchanges.polymarket.journal exchanges.polymarket.order_queries exchanges.polymarket.order_lookup
     exchanges.polymarket.order_entry exchanges.polymarket.cancels exchanges.polymarket.account_stream
     exchanges.polymarket.account exchanges.polymarket.heartbeat exchanges.polymarket.history
-    exchanges.polymarket.order_intent
+    exchanges.polymarket.order_intent exchanges.polymarket.deposit_wallet
     exchanges.polymarket.chain exchanges.polymarket.transaction_sender exchanges.polymarket.relayer
     exchanges.polymarket.redeem_plan exchanges.polymarket.redeem_view exchanges.polymarket.position_rows
     exchanges.polymarket.winnings exchanges.polymarket.redeem_side

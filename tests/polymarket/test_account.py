@@ -12,10 +12,12 @@ import pytest
 from pmkit.errors import AuthError, ConfigError, InsufficientFunds, NotSent, PmkitError, VenueUnavailable
 from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.exchanges.polymarket.types import PolymarketMarket
+from pmkit.exchanges.polymarket.wallets import wallets_of
 from pmkit.exchanges.types import OrderId, OrderState, Side, TradeResult
 
 pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim]")
 
+from pmkit.sim.polymarket.wallets import WalletType
 from pmkit.sim.venues import LocalVenues
 from tests.polymarket.trading import account_of, current, exchange_of, local, orders_of, until
 
@@ -173,16 +175,32 @@ async def test_history_knows_won_and_lost() -> None:
 
 
 async def test_the_wallet_type_is_found_out(venues: LocalVenues) -> None:
-    for kind in (0, 1, 2):
+    for kind in (0, 1, 2, 3):
         test = venues.polymarket_accounts[kind]
         async with exchange_of(venues, test, signature_type=None, funder=None) as exchange:
             identity = await exchange.login.ready()
             assert (int(identity.signature_type), identity.maker) == (kind, test.funder)
         async with exchange_of(venues, test, signature_type=None) as exchange:
             assert int((await exchange.login.ready()).signature_type) == kind
-    with pytest.raises(ConfigError, match="POLYMARKET_FUNDER_ADDRESS"):
-        async with exchange_of(venues, venues.polymarket_accounts[3], signature_type=None, funder=None) as exchange:
+
+
+async def test_the_deposit_wallet_is_the_one_on_chain(venues: LocalVenues) -> None:
+    ledger, test = venues.polymarket.accounts, venues.polymarket_accounts[3]
+    older = ledger.make(WalletType.EOA, "of an older factory")
+    wallets = wallets_of(older.address)
+    async with exchange_of(venues, older, signature_type=3, funder=None) as exchange:
+        with pytest.raises(ConfigError, match=f"no deposit wallet .* {wallets.deposit_beacon}"):
             await exchange.login.ready()
+        with pytest.raises(PmkitError, match="no deposit wallet"):  # and so nothing was sent
+            await exchange.place_limit_order(await current(exchange), "UP", Side.BUY, "0.02", 10)
+        ledger.open(older.address, WalletType.DEPOSIT, wallet=wallets.deposit_uups)
+        assert (await exchange.login.wallet())[0] == wallets.deposit_uups
+    ledger.open(test.address, WalletType.DEPOSIT, wallet=wallets_of(test.address).deposit_uups)
+    async with exchange_of(venues, test, signature_type=3, funder=None) as exchange:
+        with pytest.raises(ConfigError, match="both deposit wallets"):
+            await exchange.login.ready()
+    async with exchange_of(venues, test, signature_type=3) as exchange:
+        assert (await exchange.login.ready()).maker == test.funder
 
 
 async def test_a_wallet_type_that_does_not_fit_is_named(venues: LocalVenues) -> None:

@@ -101,6 +101,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
             funder=funder,
             signature_type=signature_type,
             credentials=given_credentials(signer, credentials),
+            relayer=endpoints.polymarket.relayer,
         )
         self.limits = TradingLimits(clock, self._http.host)
         self.journal = Journal(VENUE)
@@ -175,7 +176,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
         await asyncio.gather(*tasks, return_exceptions=True)
         if self._heartbeat is not None:
             await self._heartbeat.stop()
-        await self.stream.close()
+        await asyncio.gather(self.stream.close(), self.login.close())
         await asyncio.gather(self._http.close(), self._data_api.close(), self._winnings.close(), self.data.close())
 
     async def keep_warm(self) -> None:

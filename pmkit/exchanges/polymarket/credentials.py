@@ -18,6 +18,7 @@ from pmkit.config.secret import Secret
 from pmkit.errors import AuthError, ConfigError, PmkitError, ProtocolChanged
 from pmkit.exchanges.polymarket.answers import BalanceAllowance, read_balance
 from pmkit.exchanges.polymarket.auth import Credentials, Signer, read_credentials
+from pmkit.exchanges.polymarket.deposit_wallet import DepositWallets
 from pmkit.exchanges.polymarket.eip712 import address_bytes, checksum_address
 from pmkit.exchanges.polymarket.orders import OrderSigner
 from pmkit.exchanges.polymarket.signed_http import SignedSession
@@ -50,6 +51,7 @@ class Login:
     """Logs in once, for however many callers. `identity` is None before.
 
     `funder` and `signature_type` are checked against the key at once. Raises ConfigError that names the type that fits.
+    `relayer`: its address; it is asked for the deposit wallet where that was not given.
     """
 
     def __init__(
@@ -61,6 +63,7 @@ class Login:
         funder: str | None,
         signature_type: int | None,
         credentials: Credentials | None,
+        relayer: str,
     ) -> None:
         self.identity: Identity | None = None
         self._http = http
@@ -70,6 +73,7 @@ class Login:
         self._given = credentials
         self._lock = asyncio.Lock()
         self._renewed_at: float | None = None
+        self._deposits = DepositWallets(relayer, clock)
         wallets = wallets_of(signer.address)
         self._kind: SignatureType | None = None
         self._session_key = False
@@ -91,14 +95,14 @@ class Login:
                 )
             protect(*credentials.reveal())
 
-    def _wallet_of(self, kind: SignatureType) -> str:
+    def _wallet_of(self, kind: SignatureType) -> str | None:
+        """None for a deposit wallet, whose address does not follow from the key alone."""
         wallets = wallets_of(self._signer.address)
-        if kind is SignatureType.POLY_1271:
-            raise ConfigError(
-                "signature type 3 needs POLYMARKET_FUNDER_ADDRESS, the deposit wallet (shown on polymarket.com); of "
-                f"this key it is {wallets.deposit_beacon}, or {wallets.deposit_uups} for an older one"
-            )
-        return {0: wallets.owner, 1: wallets.proxy, 2: wallets.safe}[int(kind)]
+        return {0: wallets.owner, 1: wallets.proxy, 2: wallets.safe}.get(int(kind))
+
+    async def close(self) -> None:
+        """Close its connections. May be called twice."""
+        await self._deposits.close()
 
     async def ready(self) -> Identity:
         """The account, logged in. Asks nobody once it is. Raises AuthError, ConfigError and what the queries raise."""
@@ -133,9 +137,11 @@ class Login:
         credentials = self._given or await self._fetch()
         self._http.credentials = credentials
         kind, funder = self._kind, self._funder
-        if kind is None or funder is None:
+        if kind is None:
             kind = await self._find_type()
             funder = self._wallet_of(kind)
+        if funder is None:
+            funder = await self._deposits.find(wallets_of(self._signer.address))
         orders = OrderSigner(
             self._signer,
             credentials.api_key,
