@@ -39,16 +39,21 @@ async def receive(reader: asyncio.StreamReader) -> tuple[int, bytes]:
     return first, bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
 
 
+async def handshake(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Read the request of a client and answer it."""
+    request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
+    headers = dict(line.split(": ", 1) for line in request.split("\r\n")[1:] if ": " in line)
+    key = {name.lower(): value for name, value in headers.items()}["sec-websocket-key"]
+    accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()
+    writer.write(
+        "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
+    )
+
+
 async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, blob: memoryview, venue: str) -> None:
     try:
-        request = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
-        headers = dict(line.split(": ", 1) for line in request.split("\r\n")[1:] if ": " in line)
-        key = {name.lower(): value for name, value in headers.items()}["sec-websocket-key"]
-        accept = base64.b64encode(hashlib.sha1((key + GUID).encode()).digest()).decode()
-        writer.write(
-            "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-            f"Sec-WebSocket-Accept: {accept}\r\n\r\n".encode()
-        )
+        await handshake(reader, writer)
         _, message = await receive(reader)
         if venue == "kalshi":
             answer = {
