@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 MONEY = Decimal("0.000001")
 CENT = Decimal("0.01")
 COMPARED_CANDLES = 40
+BOUNDARY_SECONDS = 1.5
+"""How much the bot's idea of the current market may lag at a boundary, beside what its clock is wrong by."""
 
 
 class Calm:
@@ -36,6 +38,8 @@ class Calm:
     async def calm(self) -> None:
         """Everything is live again: books, candles, streams, account. Queries must be answered, and tell the truth."""
         bot = self.bot
+        if self.clock.now_ms() % 900_000 < 1000 * BOUNDARY_SECONDS * self.clock.factor:
+            await self.clock.io_sleep(BOUNDARY_SECONDS)  # in the very moment of a switch there may be no market
         for key, market in bot.markets.items():
             if not isinstance(market, Market):
                 self.violated("no current market in the calm phase", f"{key}: {market.reason}")

@@ -13,7 +13,7 @@ from pmkit.exchanges.market import Market
 from pmkit.logging.csv_logger import read_trades
 from pmkit.websocket import deadlines
 from tests.chaos.boundaries import Boundaries
-from tests.chaos.calm import step_of
+from tests.chaos.calm import BOUNDARY_SECONDS, step_of
 from tests.chaos.memory import BOUNDS, bounded, census, growth
 from tests.chaos.trader import Attempt, Trader
 from tests.chaos.truth import BookHistory, Truth, seen_of, snapshot
@@ -31,8 +31,6 @@ BOOK_AGE = {
     "polymarket": deadlines.POLYMARKET_MARKET + CONFIRMING_SECONDS,
     "kalshi": deadlines.KALSHI_BOOK + CONFIRMING_SECONDS,
 }
-BOUNDARY_SECONDS = 1.5
-"""How much the bot's idea of the current market may lag at a boundary, beside what its clock is wrong by."""
 DOUBT_SECONDS = 1.5
 LISTED_AFTER_MS = 15_000
 

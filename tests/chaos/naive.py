@@ -236,7 +236,26 @@ def nobody_cancels_at_the_end():
         yield
 
 
-@naive("RS-04 RS-20", "a listing without")
+class Asker(Trader):
+    """Has something that rests, and asks for its open orders all the time."""
+
+    async def _tick(self):
+        await super()._tick()
+        for key, market in self.markets.items() if self.busy else ():
+            if market and not any(
+                order.market_id == market.market_id for order in self.exchanges[key[0]].open.values()
+            ):
+                await self.rest(market)
+            self.spawn(self.asked(key[0]), "asking", critical=False)
+
+    async def asked(self, venue):
+        try:
+            await self.list_orders(venue)
+        except PmkitError:
+            self.said.failed_queries += 1
+
+
+@naive("RS-04 RS-20", "a listing without", bot=Asker)
 def a_failed_query_is_an_empty_account():
     """except Exception: return []."""
 

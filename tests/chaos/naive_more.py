@@ -15,7 +15,6 @@ from pmkit.data.binance.join import CandleJoin
 from pmkit.errors import OrderRejected, OrderUnknown
 from pmkit.exchanges.kalshi import sequence
 from pmkit.exchanges.kalshi.journal import Journal as KalshiJournal
-from pmkit.exchanges.market import Market
 from pmkit.exchanges.polymarket.journal import Journal as PolymarketJournal
 from pmkit.exchanges.polymarket.user_messages import OwnTrade
 from pmkit.exchanges.types import Liquidity, OrderId, OrderState
@@ -261,18 +260,12 @@ def an_open_candle_is_final():
 
 
 @naive("RO-02 CK-01", "a tick on a closed market", "is over", "an order for a closed market")
-def the_old_market_is_kept_until_the_next_is_found():
-    """No market is no state: the last one goes on."""
-    original = Window._roll
+def the_boundary_is_looked_at_now_and_then():
+    """A loop that asks three times a minute whether the market is over; until then it trades on."""
 
-    async def roll(self, market):
-        rolling = asyncio.ensure_future(original(self, market))
-        await asyncio.sleep(0)
-        while not rolling.done():
-            if not isinstance(self.current, Market):
-                self.current = market
-            await asyncio.wait({rolling}, timeout=0.1)
-        rolling.result()
+    async def until(self, moment_ms):
+        while self._now_ms() < moment_ms:
+            await self._rest(20.0)
 
-    with replaced((Window, "_roll", roll), (Window, "market", property(lambda self: self.current))):
+    with replaced((Window, "_until", until), (Window, "market", property(lambda self: self.current))):
         yield

@@ -35,6 +35,7 @@ FIRST_QUARTER_MS = 1_795_176_000_000  # 2026-11-20 12:00 UTC, a Friday: Kalshi r
 EXIT_SECONDS = 5.0
 START_SECONDS = 30.0
 SETTLE_SECONDS = 20.0
+CANDLES = 60
 IDLE_STEPS = 0.01
 """What the background traders of a venue do in a second that is not in the scenario."""
 
@@ -288,7 +289,7 @@ class _Session:
         ]
         feeds = []
         if self.scenario.candles:
-            feeds.append(BinanceFeed(endpoints, clock, ["BTCUSDT"], interval=self.scenario.candles, size=200))
+            feeds.append(BinanceFeed(endpoints, clock, ["BTCUSDT"], interval=self.scenario.candles, size=CANDLES))
         bot = self.bot_class(exchanges, ["BTC"], feeds=feeds, clock=clock, trades=trades, log=log)
         bot.prepare(self.scenario.seed, pace=1.0 if self.scenario.virtual else 0.3 * self.scenario.factor / 10)
         if not self.scenario.virtual:
