@@ -170,8 +170,9 @@ async def _main(
                 data = market_data(venue, endpoints, clock, settings, line)
                 exchanges.append(PaperExchange(data, balance=balance, queue=queue))
         feeds = _feeds(endpoints, clock, assets, candles)
+        given = settings if mode is Mode.LIVE else settings.without_keys()
         runner = bot(
-            exchanges, assets, feeds=feeds, clock=clock, settings=settings, interval=interval, trades=rows, log=log
+            exchanges, assets, feeds=feeds, clock=clock, settings=given, interval=interval, trades=rows, log=log
         )
         log.info("%s on %s venues, %s: %s, %s", bot.__name__, where, mode, ", ".join(venues), ", ".join(assets))
         status = 0

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
@@ -222,6 +222,14 @@ class Settings:
             raise ConfigError("wrong settings:", problems)
         warnings = (*raw.warnings, *_doubts(settings))
         return replace(settings, warnings=warnings, sources=raw.sources)
+
+    def without_keys(self) -> Settings:
+        """The same settings with nothing in them that can sign or log in: what a dry-run's bot is given."""
+        return replace(
+            self,
+            kalshi_private_key_path=None,
+            **{name.name: None for name in fields(self) if isinstance(getattr(self, name.name), Secret)},
+        )
 
     def require(self, mode: Mode | str, venues: Iterable[Venue | str], where: Where | str) -> None:
         """Raises ConfigError that lists all that is missing or unusable for this choice: names, and where to get them.

@@ -97,10 +97,16 @@ TAKERS = (
 )  # fmt: skip
 
 
-def taker(entropy: Entropy, market: Market, books: Sequence[OrderBook], held: dict[str, Decimal]) -> Ask | None:
+def taker(
+    entropy: Entropy,
+    market: Market,
+    books: Sequence[OrderBook],
+    held: dict[str, Decimal],
+    kinds: Sequence[str] = TAKERS,
+) -> Ask | None:
     """An order that wants to take. `held`: shares by outcome, which may be sold. None where the book is one-sided."""
     book = entropy.choice(list(books))
-    kind = entropy.choice(TAKERS)
+    kind = entropy.choice(list(kinds))
     side = Side.BUY
     if market.nets_outcomes:
         side = entropy.choice([Side.BUY, Side.SELL])
@@ -146,6 +152,18 @@ def taker(entropy: Entropy, market: Market, books: Sequence[OrderBook], held: di
     if side is Side.SELL and not market.nets_outcomes:
         return Ask(kind, book.outcome, side, touch.price, Decimal(50_000))
     return Ask(kind, book.outcome, side, touch.price, Decimal(1_000_000), time_in_force=TimeInForce.GTC)
+
+
+def low_bid(entropy: Entropy, market: Market, books: Sequence[OrderBook]) -> Ask | None:
+    """A bid at a few cents for the outcome that is worth more: it holds cash back and is not met."""
+    bids = [(book.best_bid, book) for book in books if book.best_bid is not None]
+    if not bids:
+        return None
+    bid, book = max(bids, key=lambda row: row[0])
+    price = market.floor_price(Decimal(entropy.randint(10, 50)) / 1000)
+    if bid < Decimal("0.4"):
+        return None
+    return Ask("low bid", book.outcome, Side.BUY, price, sizes(entropy, Decimal(200)))
 
 
 MAKERS = ("joined", "joined", "joined", "inside", "inside", "deep", "deep", "far")

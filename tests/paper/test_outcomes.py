@@ -14,7 +14,7 @@ from pmkit.errors import (
     RateLimited,
     VenueUnavailable,
 )
-from pmkit.exchanges.types import Absent, Order, OrderState, Side
+from pmkit.exchanges.types import Absent, MarketResult, Order, OrderState, Side
 
 from .test_exchange import Venue
 
@@ -54,6 +54,20 @@ async def test_without_books_or_prints_the_order_is_refused(clock, stream):
         assert isinstance(result, OrderRejected) and result.code == "no_valid_book"
         setattr(venue.data, stream, working)
         assert (await venue.limit("UP", Side.BUY, "0.50", "10")).status is OrderState.LIVE
+
+
+async def test_a_taker_does_not_wait_for_prints_and_is_paid_without_them(clock):
+    async with Venue(clock) as venue:
+        venue.data.show("UP", {"0.50": "100"}, {"0.52": "10"})
+        venue.data.subscribe_trades = failing(VenueUnavailable("no answer within 5 s"))
+        taken = await venue.limit("UP", Side.BUY, "0.52", "12")
+        assert taken.filled_amount == 10
+        rest = await venue.paper.get_order_status(taken)
+        assert rest.status is OrderState.CANCELED and "no telling" in rest.reason
+        await clock.advance(900)
+        venue.data.result.set_result(MarketResult("M", ("UP", "DOWN"), (D(1), D(0))))
+        await clock.settle()
+        assert await venue.paper.get_balance() == 100 - D("5.20") - taken.fee + 10
 
 
 async def test_a_batch_arrives_together_and_in_order(clock):

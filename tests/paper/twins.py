@@ -110,18 +110,18 @@ class Flow:
                 self.killed += made.killed is not None and op[2].get("post_only", False)
 
     def heal(self) -> None:
-        """Make the live book that of the other venue, order by order, where it differs."""
+        """Make the live book that of the other venue, order by order, where it differs. Own orders stay."""
         missing = []
         for side in Side:
             live, dry = self.live._halves[side], self.dry._halves[side]
             for price in {*live.queues, *dry.queues}:
-                here = [(o.order_id, o.size) for o in live.queues.get(price, {}).values()]
-                there = [(o.order_id, o.size) for o in dry.queues.get(price, {}).values()]
+                others = [order for order in live.queues.get(price, {}).values() if order.owner in MAKERS]
+                here = [(order.order_id, order.size) for order in others]
+                there = [(order.order_id, order.size) for order in dry.queues.get(price, {}).values()]
                 if here == there:
                     continue
                 self.healed += 1
                 for order_id, _ in here:
-                    assert self.live._orders[order_id].owner in MAKERS, "own orders are gone before"
                     self.live.cancel(order_id)
                 missing += list(dry.queues.get(price, {}).values())
         for order in missing:

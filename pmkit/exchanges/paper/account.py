@@ -72,16 +72,16 @@ class PaperAccount:
     # -- what orders hold back ----------------------------------------------------------------------------------
 
     @property
+    def shown_cash(self) -> Decimal:
+        """Cash as the venue shows it: where outcomes net, what open orders may need is taken off at once."""
+        markets = {held.market.market_id: held.market for held in self._held.values() if held.market.nets_outcomes}
+        return self.cash - sum((self.reserved(market) for market in markets.values()), ZERO)
+
+    @property
     def free_cash(self) -> Decimal:
         """Cash that no open order needs."""
-        netting: dict[str, Market] = {}
-        total = ZERO
-        for held in self._held.values():
-            if held.market.nets_outcomes:
-                netting[held.market.market_id] = held.market
-            else:
-                total += held.dollars
-        return self.cash - total - sum((self.reserved(market) for market in netting.values()), ZERO)
+        held = (held.dollars for held in self._held.values() if not held.market.nets_outcomes)
+        return self.shown_cash - sum(held, ZERO)
 
     def free_shares(self, market: Market, outcome: str) -> Decimal:
         """Shares of an outcome that no open order offers, and that the venue has settled."""

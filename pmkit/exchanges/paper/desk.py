@@ -158,15 +158,20 @@ class PaperDesk:
 
     async def _arrive(self, paper: PaperOrder) -> OrderId:
         """On its way, then accepted or refused; what is accepted and need not wait meets the book at once."""
-        await self.clock.sleep(self.latency_ms / 1000)
         market = paper.market
+        followed = self._follow(market)
+        await self.clock.sleep(self.latency_ms / 1000)
         self._check_open(market)
-        try:
-            followed = await self._follow(market)
-        except PmkitError as error:
-            raise OrderRejected("no_valid_book", f"no book of {market.market_id}: {error}") from error
-        book = await self._valid_book(market, paper.outcome)
-        takes = self.matcher.reachable(paper, book)
+        book = self.data.book(market, paper.outcome)
+        takes = self.matcher.reachable(paper, book) if book.valid else []
+        if not takes:
+            # What is to rest needs the prints as well. What takes does not wait for them.
+            try:
+                await followed.ready()
+            except PmkitError as error:
+                raise OrderRejected("no_valid_book", f"no book of {market.market_id}: {error}") from error
+            book = await self._valid_book(market, paper.outcome)
+            takes = self.matcher.reachable(paper, book)
         if not self.matcher.admit(paper, takes, self.venue_clock.now_ms()):
             return paper.as_id()
         if takes and market.taker_delay_ms:
@@ -192,7 +197,9 @@ class PaperDesk:
             self.matcher.finish(paper, OrderState.CANCELED, "market closed", now_ms)
             return
         self.matcher.arrive(paper, book, now_ms)
-        if paper.status is OrderState.LIVE and paper.order.expires_at is not None:
+        if paper.status is OrderState.LIVE and followed.error is not None:
+            self._cannot_tell(paper, followed.error)
+        elif paper.status is OrderState.LIVE and paper.order.expires_at is not None:
             # Both venues keep whole seconds of an expiry.
             left = to_ms(paper.order.expires_at) // 1000 - now_ms / 1000
             paper.expiry = self.clock.call_later(max(0.0, left), self._expire, paper)
@@ -224,34 +231,45 @@ class PaperDesk:
 
     # -- markets ------------------------------------------------------------------------------------------------
 
-    async def _follow(self, market: Market) -> Followed:
+    def _follow(self, market: Market) -> Followed:
         """Listen to books and prints of a market until it closes, then wait for its result and pay out."""
         followed = self._followed.get(market.market_id)
         if followed is None:
             followed = Followed(market, self.data, self._on_book, self._on_print)
             self._followed[market.market_id] = followed
-        try:
-            await followed.ready()
-        except PmkitError:
-            if self._followed.get(market.market_id) is followed:
-                del self._followed[market.market_id]
-            raise
-        if not followed.watched:
-            followed.watched = True
             self._spawn(self._run(followed), f"market {market.market_id}")
         return followed
 
     async def _run(self, followed: Followed) -> None:
         market = followed.market
+        try:
+            await followed.ready()
+        except PmkitError as error:
+            self._lose(followed, error)
         while (left := market.close_ms - self.venue_clock.now_ms()) > 0:
             await self.clock.sleep(min(left / 1000, 30.0))
         self.matcher.close_market(market, self.venue_clock.now_ms())
         await followed.close()
-        if market.market_id in self.matcher.account.markets:
+        account = self.matcher.account.markets.get(market.market_id)
+        if account is not None:
             result = await self._result(market)
-            paid = self.matcher.settle(market, result)
-            _LOG.info("%s %s is resolved: %s, paid %s dollars", self.venue, market.label, result, paid)
-        self._followed.pop(market.market_id, None)
+            if account.result is None:
+                paid = self.matcher.settle(market, result)
+                _LOG.info("%s %s is resolved: %s, paid %s dollars", self.venue, market.label, result, paid)
+        if self._followed.get(market.market_id) is followed:
+            del self._followed[market.market_id]
+
+    def _lose(self, followed: Followed, error: PmkitError) -> None:
+        """Books or prints of a market cannot be had: what rests there cannot be judged. The next order tries again."""
+        followed.error = error
+        market_id = followed.market.market_id
+        self._followed.pop(market_id, None)
+        for order in self.matcher.open_orders(market_id):
+            if order.status is OrderState.LIVE:
+                self._cannot_tell(order, error)
+
+    def _cannot_tell(self, order: PaperOrder, error: PmkitError) -> None:
+        self.matcher.finish(order, OrderState.CANCELED, f"no telling: {error}", self.venue_clock.now_ms())
 
     async def _result(self, market: Market) -> MarketResult:
         while True:

@@ -231,7 +231,7 @@ class PaperExchange(PublicSide):
 
     async def get_balance(self, market: Market | None = None) -> Decimal:
         account = self._matcher.account
-        return account.cash if market is None else account.free_cash
+        return account.shown_cash if market is None else account.free_cash
 
     async def get_trade_history(self, since: datetime | None = None, limit: int | None = None) -> list[Trade]:
         rows = self._matcher.account.history()

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from pmkit.errors import PmkitError
 from pmkit.exchanges.base import MarketData
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
@@ -25,7 +26,7 @@ class Followed:
     ) -> None:
         self.market = market
         self.closed = False
-        self.watched = False
+        self.error: PmkitError | None = None
         self._data = data
         self._on_book = on_book
         self._on_print = on_print
@@ -33,8 +34,9 @@ class Followed:
         self._opening: asyncio.Task[None] | None = None
 
     async def _open(self) -> None:
-        self._streams.append(await self._data.subscribe_orderbook([self.market], self._on_book))
+        # Prints first: a change of the book waits for its print, a print that came before nobody hears.
         self._streams.append(await self._data.subscribe_trades([self.market], self._on_print))
+        self._streams.append(await self._data.subscribe_orderbook([self.market], self._on_book))
 
     async def ready(self) -> None:
         """Return when both are subscribed. Raises what the subscription raised."""
