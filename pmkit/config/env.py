@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from pathlib import Path
 from types import MappingProxyType
-from typing import TypeVar
+from typing import Any, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from pmkit.config import dotenv, values
@@ -225,11 +225,9 @@ class Settings:
 
     def without_keys(self) -> Settings:
         """The same settings with nothing in them that can sign or log in: what a dry-run's bot is given."""
-        return replace(
-            self,
-            kalshi_private_key_path=None,
-            **{name.name: None for name in fields(self) if isinstance(getattr(self, name.name), Secret)},
-        )
+        secrets = [part.name for part in fields(self) if isinstance(getattr(self, part.name), Secret)]
+        gone: dict[str, Any] = dict.fromkeys((*secrets, "kalshi_private_key_path"))
+        return replace(self, **gone)
 
     def require(self, mode: Mode | str, venues: Iterable[Venue | str], where: Where | str) -> None:
         """Raises ConfigError that lists all that is missing or unusable for this choice: names, and where to get them.

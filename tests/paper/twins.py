@@ -147,6 +147,7 @@ class Twins:
         self.papers: dict[str, dict[QueueModel, Party]] = {}
         self.data: dict[str, MarketData] = {}
         self._flows: dict[tuple[str, str], Flow] = {}
+        self._now: dict[tuple[str, str], tuple[Market, Market, Flow]] = {}
         self._tasks: list[asyncio.Task] = []
 
     async def open(self) -> None:
@@ -195,6 +196,9 @@ class Twins:
 
     async def market(self, venue: str, asset: str) -> tuple[Market, Market, Flow]:
         """The current market as the live and the dry-run side know it, their books live, their flow running."""
+        known = self._now.get((venue, asset))
+        if known is not None and known[0].close_ms > self.clock.now_ms():
+            return known
         pair = []
         for exchange in (self.live[venue].exchange, self.data[venue]):
             found = await exchange.finder().get_current_market(asset)
@@ -208,7 +212,8 @@ class Twins:
             flow.heal()
             self._tasks.append(asyncio.create_task(self._run(flow, pair[0].close_ms, Entropy(f"pace {flow._name}"))))
             await self.clock.io_sleep(0.5)
-        return pair[0], pair[1], self._flows[key]
+        self._now[venue, asset] = pair[0], pair[1], self._flows[key]
+        return self._now[venue, asset]
 
     async def _run(self, flow: Flow, close_ms: int, entropy: Entropy) -> None:
         while True:
