@@ -215,7 +215,7 @@ def session(monkeypatch, tmp_path):
                     Examined,
                     settings=settings, where=Where.REAL, mode=mode, venues=["polymarket", "kalshi"], assets=["BTC"],
                     interval="15m", candles="1m", local=LocalProcess(assets=("BTC",), speed=1.0, seed=1),
-                    balance=Decimal(1000), queue="middle",
+                    balance=Decimal(1000), queue="middle", record=False,
                 )  # fmt: skip
                 assert status == 0 and venues.failures == []
                 return secrets, settings
