@@ -98,6 +98,19 @@ def test_timers_fire_in_order_and_those_of_one_moment_in_the_order_of_their_maki
     run(main())
 
 
+def test_years_pass_as_well():
+    """Beyond 2^24 s two neighbouring moments lie further apart than the resolution: what is due was never due."""
+
+    async def main() -> float:
+        loop = asyncio.get_running_loop()
+        for _ in range(1000):
+            await asyncio.sleep(86_400.3)
+            await asyncio.sleep(0.0000001)
+        return loop.time()
+
+    assert run(main()) > 2**26
+
+
 def test_timeouts_and_cancellation_are_asyncios_own():
     async def main():
         loop = asyncio.get_running_loop()

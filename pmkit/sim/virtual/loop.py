@@ -12,6 +12,7 @@ import asyncio
 import errno
 import heapq
 import itertools
+import math
 import socket
 import threading
 from asyncio import events
@@ -106,7 +107,8 @@ class VirtualLoop(asyncio.BaseEventLoop):
             self._idle(0.0)
         else:
             self._idle(max(0.0, timers[0][0] - self._now) if timers else None)
-        now = self._now + RESOLUTION
+        # After half a year a step of the numbers is larger than the resolution, and what is due now must be due.
+        now = max(self._now + RESOLUTION, math.nextafter(self._now, math.inf))
         while timers and timers[0][0] < now:
             timer = heapq.heappop(timers)[2]
             timer._scheduled = False
