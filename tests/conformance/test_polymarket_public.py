@@ -145,6 +145,11 @@ async def test_prices_and_parameters_by_the_clob_client(client: OpenClient) -> N
         assert [token["outcome"].upper() for token in row["tokens"]] == list(market.outcomes)
         assert (row["minimum_order_size"], row["market_slug"]) == (market.min_size, market.slug)
         assert moment(row["end_date_iso"]) == market.close_ms
+        assert await _listed(read, "get_markets", market.condition_id) == _still(row)
+        simple = await _listed(read, "get_simplified_markets", market.condition_id)
+        assert simple == {name: _still(row)[name] for name in simple} and "market_slug" not in simple
+        for name in ("get_sampling_markets", "get_sampling_simplified_markets"):
+            assert (await read(name))["data"] == []
         info = await read("get_clob_market_info", market.condition_id)
         assert Decimal(str(info["fd"]["r"])) == market.fees.taker
         assert info["v"] == market.protocol
@@ -187,6 +192,23 @@ async def test_prices_and_parameters_by_the_clob_client(client: OpenClient) -> N
             await one.ask("book", token=NOBODY)
         assert refused.value.details["status_code"] == 404
         assert "No orderbook exists for the requested token id" in refused.value.text
+
+
+async def _listed(read: Callable[..., Awaitable[Any]], name: str, condition_id: str) -> Any:
+    """The row of a market in one of the client's lists, which has it once."""
+    cursor, found, pages = "MA==", [], 0
+    while cursor != "LTE=":
+        page = await read(name, cursor)
+        assert page["count"] == len(page["data"]) <= page["limit"]
+        found += [row for row in page["data"] if row["condition_id"] == condition_id]
+        cursor, pages = page["next_cursor"], pages + 1
+    assert len(found) == 1 and pages > 1
+    return _still(found[0])
+
+
+def _still(row: dict[str, Any]) -> dict[str, Any]:
+    """A market without its prices, which move between two reads."""
+    return row | {"tokens": [token | {"price": None} for token in row["tokens"]]}
 
 
 async def test_markets_by_the_official_client(client: OpenClient) -> None:

@@ -176,6 +176,9 @@ class Listings:
     def __len__(self) -> int:
         return sum(map(len, self._windows.values()))
 
+    def __iter__(self) -> Iterator[Window]:
+        return (window for row in self._windows.values() for window in row)
+
     def find(self, key: str) -> Window | None:
         """By slug, condition id or token id, whether it is published yet or not."""
         return self._by.get(key)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import msgspec
@@ -13,6 +14,7 @@ from pmkit.sim.polymarket.book import MIN_ORDER_SHARES, NO_BOOK, TokenBook, pric
 from pmkit.sim.polymarket.gamma import BASE_FEE, FEE_SCHEDULE, description, iso, tags_of
 from pmkit.sim.polymarket.live import LiveMarket
 from pmkit.sim.polymarket.market import OUTCOMES, Window
+from pmkit.sim.polymarket.market_lists import MarketLists
 from pmkit.sim.server import Refused, Server, answer
 from pmkit.sim.world import World
 
@@ -31,6 +33,9 @@ class Markets(Protocol):
 
     def known(self, key: str) -> Window | None:
         """A window that the CLOB knows, by condition or token id."""
+
+    def listed(self) -> Iterable[Window]:
+        """All windows that the CLOB knows, oldest first."""
 
     def running(self, window: Window) -> LiveMarket | None:
         """Its engine, started when it may trade now."""
@@ -62,6 +67,7 @@ class ClobRoutes:
         server.get("/prices-history", self._history)
         server.get("/markets-by-token/{token}", self._by_token)
         server.get("/markets/{condition}", self._market)
+        MarketLists(server, markets.listed, self._row)
         server.get("/clob-markets/{condition}", self._clob_market)
 
     # ---- the venue itself
@@ -153,43 +159,43 @@ class ClobRoutes:
         return rows
 
     async def _market(self, request: web.Request) -> web.Response:
-        window = self._window(request.match_info["condition"])
+        return answer(self._row(self._window(request.match_info["condition"])))
+
+    def _row(self, window: Window) -> dict[str, Any]:
         now = self._markets.clock.now_ms()
         known = now >= window.tokens_known_ms
         closed = now >= window.resolved_ms
-        return answer(
-            {
-                "accepting_order_timestamp": iso(window.accepting_ms),
-                "accepting_orders": known and window.accepts(now),
-                "active": known,
-                "archived": False,
-                "closed": closed,
-                "condition_id": window.condition_id,
-                "description": description(window),
-                "enable_order_book": known and not closed,
-                "end_date_iso": iso(window.close_ms),
-                "fpmm": "",
-                "game_start_time": iso(window.open_ms),
-                "icon": "",
-                "image": "",
-                "is_50_50_outcome": False,
-                "maker_base_fee": BASE_FEE,
-                "market_slug": window.slug,
-                "minimum_order_size": MIN_ORDER_SHARES,
-                "minimum_tick_size": self._tick(window),
-                "neg_risk": False,
-                "neg_risk_market_id": "",
-                "neg_risk_request_id": "",
-                "notifications_enabled": True,
-                "question": window.title,
-                "question_id": window.question_id,
-                "rewards": {"max_spread": 4.5, "min_size": 50, "rates": None},
-                "seconds_delay": 0,
-                "tags": [label for _, label, _ in tags_of(window)],
-                "taker_base_fee": BASE_FEE,
-                "tokens": self._tokens(window, now),
-            }
-        )
+        return {
+            "accepting_order_timestamp": iso(window.accepting_ms),
+            "accepting_orders": known and window.accepts(now),
+            "active": known,
+            "archived": False,
+            "closed": closed,
+            "condition_id": window.condition_id,
+            "description": description(window),
+            "enable_order_book": known and not closed,
+            "end_date_iso": iso(window.close_ms),
+            "fpmm": "",
+            "game_start_time": iso(window.open_ms),
+            "icon": "",
+            "image": "",
+            "is_50_50_outcome": False,
+            "maker_base_fee": BASE_FEE,
+            "market_slug": window.slug,
+            "minimum_order_size": MIN_ORDER_SHARES,
+            "minimum_tick_size": self._tick(window),
+            "neg_risk": False,
+            "neg_risk_market_id": "",
+            "neg_risk_request_id": "",
+            "notifications_enabled": True,
+            "question": window.title,
+            "question_id": window.question_id,
+            "rewards": {"max_spread": 4.5, "min_size": 50, "rates": None},
+            "seconds_delay": 0,
+            "tags": [label for _, label, _ in tags_of(window)],
+            "taker_base_fee": BASE_FEE,
+            "tokens": self._tokens(window, now),
+        }
 
     async def _clob_market(self, request: web.Request) -> web.Response:
         window = self._window(request.match_info["condition"])

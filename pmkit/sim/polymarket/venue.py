@@ -195,6 +195,11 @@ class PolymarketVenue(Venue):
             return None
         return window if self.clock.now_ms() >= window.clob_known_ms else None
 
+    def listed(self) -> list[Window]:
+        now = self.clock.now_ms()
+        known = [window for window in self.listings if now >= window.clob_known_ms]
+        return sorted(known, key=lambda window: (window.open_ms, window.slug))
+
     def running(self, window: Window) -> LiveMarket | None:
         live = self.live.get(window.condition_id)
         if live is None and window.open_ms - window.series.length_ms <= self.clock.now_ms() < window.close_ms:
