@@ -144,6 +144,32 @@ async def test_a_resting_order_waits_for_its_queue(clock):
         assert "a print traded through it of 50 shares" in venue.paper.explain(venue.fills[-1].fill_id)
 
 
+async def test_own_orders_share_a_print_in_their_order(clock):
+    async with Venue(clock) as venue:
+        venue.data.show("UP", {"0.50": "10"}, {"0.53": "10"})
+        second = await venue.limit("UP", Side.BUY, "0.50", "5")
+        third = await venue.limit("UP", Side.BUY, "0.50", "5")
+        first = await venue.limit("UP", Side.BUY, "0.51", "5")
+        venue.data.trade("UP", Side.SELL, "0.50", "18")  # 5 for the better bid, 10 who were there, 3 for the next
+        assert [(fill.order_id, fill.size) for fill in venue.fills] == [(first, 5), (second, 3)]
+        assert "of which 5 went to own orders that come first" in venue.paper.explain(venue.fills[1].fill_id)
+        venue.data.trade("UP", Side.SELL, "0.50", "4")
+        assert [(fill.order_id, fill.size) for fill in venue.fills[2:]] == [(second, 2), (third, 2)]
+
+
+async def test_pessimistic_those_whom_an_own_order_spared_still_stand_before_the_next(clock):
+    sizes = {}
+    for model in ("pessimistic", "middle"):
+        async with Venue(clock, queue=model) as venue:
+            venue.data.show("UP", {"0.51": "6", "0.50": "10"}, {"0.53": "10"})
+            await venue.limit("UP", Side.BUY, "0.52", "6")
+            next_one = await venue.limit("UP", Side.BUY, "0.50", "5")
+            venue.data.trade("UP", Side.SELL, "0.51", "6")  # it hit our first bid, so those at 0.51 are still there
+            venue.data.trade("UP", Side.SELL, "0.49", "8")
+            sizes[model] = sum(fill.size for fill in venue.fills if fill.order_id == next_one)
+    assert sizes == {"pessimistic": 2, "middle": 5}
+
+
 async def test_nothing_is_concluded_from_a_book_that_is_not_valid(clock):
     async with Venue(clock) as venue:
         venue.data.show("UP", {"0.50": "20"}, {"0.52": "10"})

@@ -207,11 +207,12 @@ class Matcher:
                 continue
             through = price < order.price if order.buys else price > order.price
             if not through and price != order.price:
+                order.place.spare(size - left)
                 continue
-            ahead, before = order.place.ahead, size - left
+            ahead, before = order.place.ahead + order.place.spared, size - left
             if through:
                 order.place.overtaken()
-                reaching, how = left, How.THROUGH
+                reaching, how = order.place.past_spared(left), How.THROUGH
             else:
                 reaching, how = order.place.on_print(size, trade.received_ns, left), How.PRINT
             if self._model is QueueModel.OPTIMISTIC and (through or order.place.exhausted):
@@ -283,7 +284,7 @@ class Matcher:
             best_bid=book.best_bid,
             best_ask=book.best_ask,
             ahead_before=None if ahead is None else shares(ahead),
-            ahead_after=None if order.place is None else shares(order.place.ahead),
+            ahead_after=None if order.place is None else shares(order.place.ahead + order.place.spared),
             trade=trade,
             venue_ms=now_ms,
             received_ns=received_ns,

@@ -28,11 +28,12 @@ class QueueModel(StrEnum):
 class QueuePlace:
     """The queue ahead of one own order at its price. Sizes in units, times in ns."""
 
-    __slots__ = ("_credits", "_decreases", "_shown", "ahead", "model")
+    __slots__ = ("_credits", "_decreases", "_shown", "ahead", "model", "spared")
 
     def __init__(self, model: QueueModel, shown: int) -> None:
         self.model = model
         self.ahead = shown
+        self.spared = 0
         self._shown = shown
         self._credits: list[tuple[int, int]] = []
         self._decreases: list[tuple[int, int]] = []
@@ -56,7 +57,7 @@ class QueuePlace:
         left = _use_up(self._decreases, size)
         if left:
             self._credits.append((now_ns, left))
-        reach = size if reach is None else reach
+        reach = self.past_spared(size if reach is None else reach)
         reaching = max(0, reach - self.ahead)
         self.ahead = max(0, self.ahead - reach)
         return reaching
@@ -80,6 +81,19 @@ class QueuePlace:
                 before = after + cancelled
                 self.ahead -= self.ahead * cancelled // before
             self.ahead = min(self.ahead, after)
+
+    def spare(self, size: int) -> None:
+        """An own order before us took what in the book's eyes hit others, at better prices than ours. Those still stand
+        before us, unless they cancelled: the pessimistic model has them wait for the next prints.
+        """
+        if self.model is QueueModel.PESSIMISTIC:
+            self.spared += size
+
+    def past_spared(self, size: int) -> int:
+        """What is left of a print for us after those who were spared."""
+        used = min(self.spared, size)
+        self.spared -= used
+        return size - used
 
     def overtaken(self) -> None:
         """The price was traded through or crossed: nobody is ahead any more."""
