@@ -14,7 +14,7 @@ unexport PYTHONDONTWRITEBYTECODE
 export PYTHONPYCACHEPREFIX := $(abspath $(VENV))/bytecode
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test chaos conformance soak year lint bench lock lock-conformance clean
+.PHONY: help setup demo test chaos conformance paper soak year lint bench lock lock-conformance clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):[^#]*## /make \1\t/p' Makefile
@@ -36,6 +36,10 @@ chaos: setup ## whole bots on local venues under seeded faults, in virtual time 
 conformance: setup ## official and peer clients read the local venues; they get an environment of their own
 	venv=$$(sh .ci/setup-conformance) && PMKIT_CONFORMANCE_VENV=$$venv \
 		$(BIN)/python -m pytest -n 2 --dist load -m conformance tests/conformance $(ARGS)
+
+# Another seed, fewer orders: ARGS='--seed 2 --orders 200 --takers 50'; traders that react: ARGS='--orders 200 --reacting'
+paper: setup ## the same orders live and dry-run on two local venues of one seed: fills, queue band, money of sessions
+	$(BIN)/python -m tests.paper.compare $(or $(ARGS),--orders 1000 --takers 300 --sessions 4)
 
 soak: setup ## 10,000 random orders on each venue, answers lost, the trading process killed: ARGS='--seed 2 --intents 500'
 	@for file in tests/soak/*_orders.py tests/soak/*_frames.py; do \

@@ -21,6 +21,7 @@ from pmkit.exchanges.paper.queue import QueueModel
 from pmkit.exchanges.types import Fill, Liquidity, OrderId, Side, TimeInForce
 from pmkit.sim.virtual import run
 from tests.paper.intents import maker, place, taker, told
+from tests.paper.sessions import Money, session
 from tests.paper.twins import LATENCY, VENUES, Flow, Party, Twins, twins
 
 ASSETS = ("BTC", "ETH", "SOL", "XRP")
@@ -191,6 +192,17 @@ async def compare(
     return reports
 
 
+def sessions(seed: int, *, void: bool) -> list[Money]:
+    """One session on each venue (of a void one: on Polymarket)."""
+
+    async def main() -> list[Money]:
+        async with twins(seed, ("BTC",), pace=1.0) as both:
+            venues = ("polymarket",) if void else VENUES
+            return await asyncio.gather(*(session(both, venue, "BTC", orders=24, void=void) for venue in venues))
+
+    return run(main(), seed=seed, latency=LATENCY)
+
+
 def show(report: Report) -> None:
     print(f"== {report.venue}")
     print(
@@ -214,6 +226,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--venues", nargs="+", default=list(VENUES), choices=VENUES)
     parser.add_argument("--assets", nargs="+", default=list(ASSETS))
+    parser.add_argument("--sessions", type=int, default=0, help="whole sessions per venue, every second one void")
     parser.add_argument("--reacting", action="store_true", help="the live venue's traders see the live orders")
     given = parser.parse_args()
     reports = run(
@@ -225,7 +238,13 @@ def main() -> int:
     )
     for report in reports:
         show(report)
-    bad = any(report.taker_misses or report.in_band < 0.95 for report in reports)
+    money = [row for number in range(given.sessions) for row in sessions(given.seed + number, void=number % 2 == 1)]
+    for row in money:
+        print(
+            f"session on {row.venue}: {row.orders} orders ({row.resting} resting), {row.looks} looks at both accounts, "
+            f"{'; '.join(row.misses) or 'all equal'}; ended {row.results[0]}"
+        )
+    bad = any(row.misses for row in money) or any(report.taker_misses or report.in_band < 0.95 for report in reports)
     return 1 if bad else 0
 
 
