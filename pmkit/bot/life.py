@@ -54,7 +54,7 @@ class Life:
         self.log = log
         self.stats = BotStats()
         self.failure: BaseException | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making: so they are cancelled
         self._stop_event = asyncio.Event()
         self._finished = asyncio.Event()
         self._running = False
@@ -222,10 +222,10 @@ class Life:
         and, when `critical`, stops the bot. Cancelled at exit.
         """
         task = asyncio.get_running_loop().create_task(coro, name=f"{type(self).__name__} {name}")
-        self._tasks.add(task)
+        self._tasks[task] = None
 
         def ended(done: asyncio.Task[Any]) -> None:
-            self._tasks.discard(done)
+            self._tasks.pop(done, None)
             if done.cancelled() or (error := done.exception()) is None:
                 return
             self.stats.task_errors += 1

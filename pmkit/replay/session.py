@@ -152,7 +152,10 @@ async def _main(
         if venues.failures:
             raise RuntimeError(f"the replay broke: {venues.failures[0]}")
         played.asked, played.sockets = session.answers, venues.sockets
-    played.holes, played.damage = session.holes, session.damage or ("" if session.whole else "it has no end")
+    played.holes = session.holes
+    played.damage = session.damage or ("" if session.whole else "it has no end")
+    if session.counts["bad"]:
+        played.damage = f"{session.counts['bad']} lines do not read; {played.damage}".removesuffix("; ")
     played.ledgers, played.stats = tuple(runner.ledgers.values()), runner.stats
     return played
 

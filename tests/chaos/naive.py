@@ -516,7 +516,7 @@ def a_task_dies_unnoticed():
 
     def spawn(self, coro, name="task", critical=True):
         task = asyncio.ensure_future(coro)
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(lambda done: done.cancelled() or done.exception())
         return task
 

@@ -72,7 +72,7 @@ class History:
         if limit is not None:
             fills = fills[:limit]
         results = {row.ticker: payouts(row) for row in await self.settlements(since_ms)} if fills else {}
-        for ticker in {one.market_id for one in fills}:
+        for ticker in dict.fromkeys(one.market_id for one in fills):
             # A position that was closed before the end has no settlement: the market itself tells.
             if results.get(ticker) is None:
                 results[ticker] = await self._payouts(ticker)

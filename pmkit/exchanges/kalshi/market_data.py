@@ -84,7 +84,7 @@ class KalshiMarketData(PublicReads):
         self._book_refs: dict[str, int] = {}
         self._trade_readers: dict[str, list[Subscription[PublicTrade]]] = {}
         self._ticker_readers: dict[str, list[Subscription[KalshiTicker]]] = {}
-        self._subscriptions: set[Subscription[Any]] = set()
+        self._subscriptions: dict[Subscription[Any], None] = {}
 
     async def close(self) -> None:
         """End all sockets, tasks and connections, within a second. May be called twice."""
@@ -169,7 +169,7 @@ class KalshiMarketData(PublicReads):
         return subscription
 
     async def _leave_books(self, tickers: Sequence[str], subscription: Subscription[OrderBook]) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
         gone: list[str] = []
         for ticker in tickers:
             pair = self.feed.pairs.get(ticker)
@@ -209,7 +209,7 @@ class KalshiMarketData(PublicReads):
         return subscription
 
     async def _leave_trades(self, tickers: Sequence[str], subscription: Subscription[PublicTrade]) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
         for ticker in tickers:
             self._watch.unfollow(ticker)
         await self.source.drop_trades(_unread(self._trade_readers, tickers, subscription))
@@ -241,7 +241,7 @@ class KalshiMarketData(PublicReads):
         return subscription
 
     async def _leave_tickers(self, tickers: Sequence[str], subscription: Subscription[KalshiTicker]) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
         await self.source.drop_tickers(_unread(self._ticker_readers, tickers, subscription))
 
     async def subscribe_reference(
@@ -292,7 +292,7 @@ class KalshiMarketData(PublicReads):
         return subscription
 
     async def _leave_markets(self, subscription: Subscription[Market]) -> None:
-        self._subscriptions.discard(subscription)
+        self._subscriptions.pop(subscription, None)
         self._watch.subscriptions = [one for one in self._watch.subscriptions if one is not subscription]
         if not self._watch.subscriptions:
             await self.source.drop_news()
@@ -300,7 +300,7 @@ class KalshiMarketData(PublicReads):
     def _enter(self, subscription: Subscription[Any]) -> None:
         if self._closing is not None:
             raise VenueUnavailable("these market data are closed: make a new object")
-        self._subscriptions.add(subscription)
+        self._subscriptions[subscription] = None
 
     # What others report.
 

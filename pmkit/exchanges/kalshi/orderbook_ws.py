@@ -92,12 +92,12 @@ class KalshiSocket(SignedSocket[Key]):
     def _subscribe_frames(self, keys: Sequence[Key], first: bool) -> Sequence[str | bytes]:
         if first:
             return self.subscriptions.first(keys)
-        for channel in {channel for channel, _ in keys}:
+        for channel in dict.fromkeys(channel for channel, _ in keys):  # a set has another order in each process
             self.subscriptions.touch(channel)
         return []
 
     def _unsubscribe_frames(self, keys: Sequence[Key]) -> Sequence[str | bytes]:
-        for channel in {channel for channel, _ in keys}:
+        for channel in dict.fromkeys(channel for channel, _ in keys):  # a set has another order in each process
             self.subscriptions.touch(channel)
         return []
 

@@ -189,7 +189,7 @@ class BookPoll(Poll):
 
     def _expire(self) -> None:
         why = f": {self.error}" if self.error is not None else ""
-        for ticker in self.tickers:
+        for ticker in sorted(self.tickers):
             pair = self._feed.pairs.get(ticker)
             if pair is not None:
                 pair.expire(f"no poll for {self.interval * VALID_POLLS:.2g} s{why}"[:200])

@@ -59,7 +59,7 @@ class PaperDesk:
         self.unresolved: dict[str, Intent] = {}
         self.by_client: dict[str, str] = {}
         self._followed: dict[str, Followed] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making: so they are cancelled
         self._closed = False
 
     def _new_id(self) -> str:
@@ -67,12 +67,12 @@ class PaperDesk:
 
     def _spawn(self, coro: Coroutine[Any, Any, T], name: str) -> asyncio.Task[T]:
         task = asyncio.get_running_loop().create_task(coro, name=f"paper {name}")
-        self._tasks.add(task)
+        self._tasks[task] = None
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
+        self._tasks.pop(task, None)
         # An order's error reaches whoever placed it; of anything else nobody would hear.
         if not task.cancelled() and (error := task.exception()) and not isinstance(error, OrderRejected):
             _LOG.error("%s: %s failed", self.venue, task.get_name(), exc_info=error)
