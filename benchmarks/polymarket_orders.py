@@ -11,8 +11,8 @@ The last line is of a whole `place_limit_order` against a venue in another proce
 that in its HTTP call.
 
 An untimed pass compares: pmkit rebuilds every peer's order from its salt and time, and body and headers have to be
-equal. Prints one JSON object per case and contender, then a table. Use the ratios, not the times: they are medians of
-per-round ratios.
+equal. Prints one JSON object per case and contender, then a table. Times are CPU times of each contender's process. Use
+the ratios: they are medians of per-round ratios.
 """
 
 from __future__ import annotations
