@@ -121,7 +121,7 @@ class BaseBot(Life):
 
     async def _on_settled(self, asset: str, market: Market, result: MarketResult, pnl: Decimal) -> None:
         """A market in which the bot had a fill, or whose window it saw, is resolved. `pnl` in dollars, fees
-        included.
+        included. Called again, with the profit that is right then, where a fill of it is heard of only later.
         """
 
     async def _on_stop(self) -> None:
@@ -204,7 +204,9 @@ class BaseBot(Life):
     # -- events -------------------------------------------------------------------------------------------------
 
     def _fill(self, exchange: OwnOrders, fill: Fill) -> None:
-        market = exchange.rows.market(fill.market_id)
+        # A settled market is not followed any more, and a fill of it may still be heard of, or be taken back.
+        known = self.ledgers.get((exchange.venue, fill.market_id))
+        market = exchange.rows.market(fill.market_id) or (known.market if known is not None else None)
         if not fill.own or market is None:
             self.stats.foreign_fills += 1
             self.log.warning("a fill of an order this bot did not place: %s (%s)", fill.fill_id, fill.order_id)
@@ -232,6 +234,10 @@ class BaseBot(Life):
                 "fill: %s %s %s of %s at %s (%s, fee %s)",
                 fill.side, fill.size, fill.outcome, market.label, fill.price, maker, fill.fee,
             )  # fmt: skip
+        if changed and known is not None and known.result is not None:
+            self.log.warning("%s: a fill was heard of, or taken back, after the result", market.label)
+            settled = self._tell_result(exchange, market, known.result)
+            self.spawn(settled, f"result of {market.market_id} again", critical=False)
 
     def _market_changed(self, venue: str, market: Market) -> None:
         for (of, _), window in self._windows.items():
@@ -278,14 +284,18 @@ class BaseBot(Life):
     async def _settle(self, window: Window, market: Market) -> None:
         exchange = window.exchange
         result = await exchange.wait_result(market)
-        pnl = self.ledger(market).settle(result)
         self.stats.settled += 1
+        await self._tell_result(exchange, market, result)
+        exchange.forget(market.market_id)
+
+    async def _tell_result(self, exchange: OwnOrders, market: Market, result: MarketResult) -> None:
+        pnl = self.ledger(market).settle(result)
         exchange.rows.write(
             TradeEvent.SETTLED, market.market_id, result.winner or "", status=str(result), reason=f"pnl {pnl}"
         )
-        self.log.info("settled: %s %s -> %s, profit %s", window.name, market.label, result, pnl)
-        await self._hook("_on_settled", self._on_settled(window.asset, market, result, pnl))
-        exchange.forget(market.market_id)
+        name = f"{exchange.venue} {market.asset}"
+        self.log.info("settled: %s %s -> %s, profit %s", name, market.label, result, pnl)
+        await self._hook("_on_settled", self._on_settled(market.asset, market, result, pnl))
 
     # -- the end ------------------------------------------------------------------------------------------------
 

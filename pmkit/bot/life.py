@@ -15,9 +15,11 @@ from pmkit.errors import ConfigError
 from pmkit.wakeup import WakeWatch
 
 MAX_TICK_ERRORS = 20
-TICK_GRACE_SECONDS = 1.2
-HOOK_GRACE_SECONDS = 0.7
-"""Shares of the exit budget of 5 s of wall time."""
+TICK_GRACE_SECONDS = 0.8
+ENDED_GRACE_SECONDS = 0.3
+"""For what was cancelled and does not end."""
+HOOK_GRACE_SECONDS = 0.5
+"""Shares of the exit budget of 5 s of wall time, which hold on a busy machine as well."""
 LOOK_SECONDS = 1.0
 LATE_SECONDS = 0.1
 SLOW_SECONDS = 5.0
@@ -139,7 +141,7 @@ class Life:
         background = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in background:
             task.cancel()
-        await self._patiently(set(background), HOOK_GRACE_SECONDS)
+        await self._patiently(set(background), ENDED_GRACE_SECONDS)
         await self._end()
 
     def _resumed(self, seconds: float) -> None:
@@ -174,7 +176,7 @@ class Life:
         if self._in_tick:
             await self._patiently({ticker}, TICK_GRACE_SECONDS)
         ticker.cancel()
-        await self._patiently({ticker}, HOOK_GRACE_SECONDS)
+        await self._patiently({ticker}, ENDED_GRACE_SECONDS)
 
     async def _ticks(self) -> None:
         due = self.clock.monotonic()

@@ -15,6 +15,7 @@ from pmkit.bot.base import BaseBot
 from pmkit.bot.decisions import Decisions, TradeWriter
 from pmkit.bot.local import LocalLine, LocalProcess
 from pmkit.bot.record import About, recorder_of, run_recorded
+from pmkit.bot.signals import StopSignals
 from pmkit.bot.summary import print_summary
 from pmkit.bot.venues import VENUES, listens_with_key, live_exchange, market_data
 from pmkit.clock import Clock
@@ -123,6 +124,9 @@ async def _main(
     record: bool,
 ) -> int:
     async with AsyncExitStack() as stack:
+        # From the bot's end to ours nothing is left to stop: a further signal must not cut the last lines off.
+        ending = StopSignals(lambda name, count: None)
+        stack.callback(ending.remove)
         line: LocalLine | None = None
         if where is Where.LOCAL:
             line = await stack.enter_async_context(local)
@@ -174,8 +178,10 @@ async def _main(
         runner = bot(
             exchanges, assets, feeds=feeds, clock=clock, settings=given, interval=interval, trades=rows, log=log
         )
+        await clock.io_sleep(0)  # a Ctrl-C during the imports of the venues is seen here, before anything connects
         log.info("%s on %s venues, %s: %s, %s", bot.__name__, where, mode, ", ".join(venues), ", ".join(assets))
         status = 0
+        ending.install()
         try:
             if recorder is None:
                 await runner.start()

@@ -9,9 +9,10 @@ import pytest
 
 from pmkit.bot.base import BaseBot
 from pmkit.errors import OrderUnknown
-from pmkit.exchanges.types import Accepted, Side
+from pmkit.exchanges.types import Accepted, Side, TimeInForce
 from pmkit.sim.venues import LocalVenues
 from tests.bot.virtual import on_local
+from tests.chaos.truth import Truth
 
 DEAD_SECONDS = {"kalshi": 7.5, "polymarket": 28.0}
 READABLE_SECONDS = {"kalshi": 3.9, "polymarket": 6.0}
@@ -47,3 +48,43 @@ def test_oe_08_an_order_that_a_dead_line_has_held_back_is_not_called_absent(venu
         assert isinstance(answer, Accepted)
 
     on_local(BaseBot, live=True, story=story, only=venue)
+
+
+class Settled(BaseBot):
+    """Keeps the profit that it was told, in the order in which it was told."""
+
+    async def _on_start(self) -> None:
+        self.told: list[Decimal] = []
+
+    async def _on_settled(self, asset: str, market: Any, result: Any, pnl: Decimal) -> None:
+        self.told.append(pnl)
+
+
+def test_uw_01_a_fill_that_is_heard_of_after_the_result_is_counted_and_the_profit_told_again():
+    """The stream told nothing of it, and REST did not answer until the market was settled: it is still the bot's."""
+
+    async def story(bot: Settled, venues: LocalVenues) -> None:
+        while not any(bot.markets.values()) or bot.seconds_remaining(bot.markets["BTC"]) > 60:
+            await bot.clock.sleep(0.5)
+        market = bot.markets["BTC"]
+        local = venues.kalshi
+        local.user_feed.silence(1e6)
+        local.faults.http_status("^GET .*/portfolio/fills", 503, times=None)
+        for outcome in market.outcomes:
+            await bot.exchange.place_limit_order(
+                market, outcome, Side.BUY, Decimal("0.99"), 10, time_in_force=TimeInForce.IOC
+            )
+        while not bot.told:
+            await bot.clock.sleep(1)
+        assert bot.told == [0] and not bot.stats.fills
+        local.user_feed.silence(0.0)
+        local.faults.forget("^GET .*/portfolio/fills")
+        local.faults.drop_connections()
+        await bot.clock.sleep(60)
+        truth = [fill for fill in Truth(venues).fills("kalshi") if fill.market_id == market.market_id]
+        assert truth and bot.stats.fills == len(truth) and not bot.stats.foreign_fills
+        winner = market.outcomes[0 if Truth(venues).went_up(market) else 1]
+        won = sum(fill.size * ((fill.outcome == winner) - fill.price) - fill.fee for fill in truth)
+        assert bot.told[-1] == won != 0
+
+    on_local(Settled, live=True, story=story, only="kalshi")

@@ -83,7 +83,10 @@ class Boundaries:
     def settled(self) -> None:
         """Each result is the venue's, and the profit is what the account really won or lost."""
         watch = self.watch
-        for market, result, pnl in watch.bot.said.settled:
+        last = {
+            (market.venue, market.market_id): (market, result, pnl) for market, result, pnl in watch.bot.said.settled
+        }
+        for market, result, pnl in last.values():
             watch.counts["results compared"] += 1
             up = watch.truth.went_up(market)
             winner = market.outcomes[0 if up else 1]

@@ -239,6 +239,8 @@ def _judge(
         allowed = {-signal.SIGKILL} | ({0} if case.phase == "shutdown" else set())
     elif case.phase == "start":
         allowed |= BEFORE_RUN
+    if "ticks " in bot.out and "hooks that raised" in bot.out:
+        allowed |= {-signal.SIGINT, -signal.SIGTERM}  # the bot was over, and Python was on its way out
     if case.code not in allowed:
         case.wrong.append(f"exit code {case.code}: {bot.err[-800:]}")
     case.left_open = len(standing)
@@ -354,6 +356,7 @@ def main() -> int:
     parser.add_argument("--first", type=int, default=0, help="number of the first case of that seed")
     parser.add_argument("--at-once", type=int, default=2, help="cases that run side by side")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell has its background jobs ignore it; ours must not
     return report(asyncio.run(run(arguments.seed, arguments.first, arguments.count, arguments.at_once)))
 
 
