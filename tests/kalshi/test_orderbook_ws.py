@@ -15,14 +15,17 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from websockets.asyncio.server import ServerConnection, serve
 from websockets.http11 import Request, Response
 
-from pmkit.clock import Clock, ScaledClock, SystemClock
+from pmkit.clock import Clock
 from pmkit.errors import AuthError, VenueUnavailable
 from pmkit.exchanges.kalshi.auth import SOCKET_PATH, HandshakeSigner
 from pmkit.exchanges.kalshi.book_feed import BookFeed
 from pmkit.exchanges.kalshi.messages import ORDERBOOK
 from pmkit.exchanges.kalshi.orderbook_ws import KalshiSocket
+from pmkit.sim.virtual import VirtualClock
 from pmkit.venue_clock import VenueClock
 from tests.kalshi.frames import T, delta, encode, snapshot, subscribed
+
+pytestmark = pytest.mark.virtual_time
 
 KEY_ID = "0f0e0d0c-0b0a-4000-8000-070605040302"
 PRIVATE = ed25519.Ed25519PrivateKey.generate()
@@ -76,7 +79,7 @@ class Kalshi:
 async def running(
     clock: Clock | None = None, *, confirm: bool = False, offset_ms: int = 0
 ) -> AsyncIterator[tuple[KalshiSocket, Kalshi]]:
-    venue, clock = Kalshi(), clock or SystemClock()
+    venue, clock = Kalshi(), clock or VirtualClock()
     venue_clock = VenueClock(clock)
     now = clock.now_ms()
     venue_clock.observe(now + offset_ms, now, now)
@@ -126,7 +129,7 @@ async def eventually(true: Callable[[], bool], seconds: float = 30.0) -> None:
 
 
 async def test_every_handshake_is_signed_anew_with_the_venues_time() -> None:
-    clock = ScaledClock(SystemClock().now_ms(), 50.0)
+    clock = VirtualClock(factor=50.0)
     async with running(clock, offset_ms=7_200_000) as (socket, venue):
         book = socket.feed.pairs[T].yes
         await eventually(lambda: book.valid)
@@ -192,7 +195,7 @@ async def test_md_08_a_cross_that_stays_is_rebuilt_and_one_that_goes_is_not() ->
 
 
 async def test_md_13_messages_that_are_too_old_replace_the_connection() -> None:
-    clock = ScaledClock(SystemClock().now_ms(), 20.0)
+    clock = VirtualClock(factor=20.0)
     async with running(clock) as (socket, venue):
         book = socket.feed.pairs[T].yes
         await eventually(lambda: book.valid)
@@ -209,7 +212,7 @@ async def test_md_13_messages_that_are_too_old_replace_the_connection() -> None:
 
 @pytest.mark.parametrize("confirmed", [True, False])
 async def test_md_01_silence_asks_and_acts_on_the_answer(confirmed: bool) -> None:
-    clock = ScaledClock(SystemClock().now_ms(), 30.0)  # the deadline is a wall second
+    clock = VirtualClock(factor=30.0)  # the deadline is a wall second
     async with running(clock, confirm=confirmed) as (socket, _venue):
         book = socket.feed.pairs[T].yes
         await eventually(lambda: book.valid)

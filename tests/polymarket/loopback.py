@@ -6,6 +6,7 @@ import asyncio
 import json
 from collections.abc import Iterable
 from decimal import Decimal
+from email.utils import formatdate
 from types import TracebackType
 from typing import Any, Self
 
@@ -202,6 +203,8 @@ class LoopbackVenue:
     async def _books(self, request: web.Request) -> web.Response:
         tokens = [row["token_id"] for row in await request.json()]
         self.books_asked.append(tokens)
+        date = {"Date": formatdate(self.clock.now_ms() / 1000, usegmt=True)}
         if self.rest_status != 200:
-            return web.Response(status=self.rest_status, text="<html>no</html>")
-        return web.json_response([self.book(token) for token in reversed(tokens) if token in self.truth])
+            return web.Response(status=self.rest_status, text="<html>no</html>", headers=date)
+        books = [self.book(token) for token in reversed(tokens) if token in self.truth]
+        return web.json_response(books, headers=date)

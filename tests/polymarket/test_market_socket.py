@@ -9,7 +9,7 @@ from decimal import Decimal
 
 import pytest
 
-from pmkit.clock import Clock, ScaledClock, SystemClock
+from pmkit.clock import Clock
 from pmkit.errors import VenueUnavailable
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.polymarket import orderbook_ws, subscriptions
@@ -17,7 +17,10 @@ from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
 from pmkit.exchanges.polymarket.orderbook_ws import ASSETS_PER_SOCKET, MarketSocket
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import PublicTrade
+from pmkit.sim.virtual import VirtualClock
 from tests.polymarket.loopback import LoopbackVenue, make_market
+
+pytestmark = pytest.mark.virtual_time
 
 FACTOR = 20.0
 
@@ -31,8 +34,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def clock() -> Clock:
-    return ScaledClock(SystemClock().now_ms(), FACTOR)
+async def clock() -> Clock:
+    return VirtualClock(factor=FACTOR)
 
 
 @pytest.fixture
@@ -50,7 +53,7 @@ async def data(venue: LoopbackVenue, clock: Clock) -> AsyncIterator[PolymarketMa
 async def until(condition: Callable[[], object], seconds: float = 4.0) -> None:
     async with asyncio.timeout(seconds):
         while not condition():  # noqa: ASYNC110 - what is waited for has no event
-            await asyncio.sleep(0.005)
+            await asyncio.sleep(0.0005)  # a book may be mended within a few
 
 
 def right(venue: LoopbackVenue, data: PolymarketMarketData, market: PolymarketMarket) -> bool:
