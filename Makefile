@@ -25,8 +25,9 @@ setup: ## make .venv from requirements.lock (hashes checked, wheels only) and in
 demo: setup ## bots on local venues, dry-run, two rollovers on each venue: no key, no network, under a minute
 	$(BIN)/python -m examples.demo $(ARGS)
 
+# Three workers: some tests wait for processes, and two would leave the cores idle meanwhile.
 test: setup ## all tests on two cores, offline; one of them: make test ARGS='-n 0 -k import'
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not conformance" \
+	$(BIN)/python -m pytest -n 3 --dist loadfile --no-loadscope-reorder -m "not conformance" \
 		--ignore tests/conformance $(ARGS)
 
 # More: make chaos ARGS='--virtual 2000 --real 100'; one seed again: ARGS='--seeds v17'; the naive variants: ARGS=--naive

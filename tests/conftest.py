@@ -37,7 +37,7 @@ def pytest_asyncio_loop_factories(
 
 
 # Files that take longest, most of it waiting: begun first, so that no worker is left with one of them at the end.
-LONG = ("test_processes", "test_history_against_sim", "test_soak", "test_resume", "test_sim_binance_bulk")
+LONG = ("test_processes", "test_history_against_sim", "test_soak", "test_resume", "test_fetch_candles", "test_prompts")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -21,6 +21,8 @@ from pmkit.errors import ConfigError, MarketNotFound, RegionBlocked, VenueUnavai
 from tests.binance.venue import FORMING, T0, Venue, candle, running
 from tests.websocket_peers import fast_clock, until
 
+pytestmark = pytest.mark.virtual_time
+
 S = 1000
 M = 60 * S
 
