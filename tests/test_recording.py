@@ -15,7 +15,7 @@ import respx
 from pmkit import http
 from pmkit.bot.base import BaseBot
 from pmkit.clock import Entropy, ManualClock
-from pmkit.endpoints import Endpoints
+from pmkit.endpoints import Endpoints, PolymarketEndpoints
 from pmkit.errors import ConfigError, PmkitError
 from pmkit.exchanges.kalshi.orderbook_ws import KalshiSocket
 from pmkit.exchanges.types import Side
@@ -167,10 +167,15 @@ async def test_of_a_request_with_headers_and_of_a_private_session_only_the_host_
 
 def test_a_known_secret_is_struck_out_whatever_session_it_passes(tmp_path, monkeypatch):
     monkeypatch.setattr(REDACTOR, "known", Redactor(["zq-known-marker"]).known)
-    with recorder_in(tmp_path) as recorder:
+    endpoints = Endpoints(polymarket=PolymarketEndpoints(rpc="https://node.example/v2/its-own-key"))
+    with Recorder(tmp_path / "one.jsonl.gz", ManualClock(START), endpoints) as recorder:
         recorder.put(Heard(at_ns=1, conn=1), b'{"echo":"zq-known-marker"}')
-    assert recorder.masked == 1
-    assert read(recorder.path)[1]["text"] == '{"echo":"***"}'
+        recorder.request("GET", "https://x.example/?key=zq-known-marker", b"", True)
+    assert recorder.masked == 2
+    start, heard, request, _ = read(recorder.path)
+    assert heard["text"] == '{"echo":"***"}'
+    assert request["url"] == "https://x.example/?key=***"
+    assert "node.example" not in json.dumps(start), "the address of a node often holds its key"
 
 
 # -- what is in it ----------------------------------------------------------------------------------------------------

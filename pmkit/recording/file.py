@@ -23,7 +23,7 @@ _KEPT_BYTES = 1 << 20
 
 
 class RecordingFile:
-    """A sink of a `LineWriter`. `lines` and `taken` bytes so far; `masked`: contents in which a known secret was struck
+    """A sink of a `LineWriter`. `lines` and `taken` bytes so far; `masked`: lines in which a known secret was struck
     out, which should never happen: what is private is told by its session. Raises ConfigError where it cannot be made.
     """
 
@@ -46,10 +46,10 @@ class RecordingFile:
         line, data = item
         if data and isinstance(line, Request | Answer | Heard | Said | Decision):
             line.fill(data)
-            clean = REDACTOR.known(line.text)
-            self.masked += clean != line.text
-            line.text = clean
-        self._out += self._deflate.compress(encode(line))
+        text = encode(line).decode()
+        clean = REDACTOR.known(text)
+        self.masked += clean != text
+        self._out += self._deflate.compress(clean.encode())
         self.lines += 1
         self.taken += len(data)
 

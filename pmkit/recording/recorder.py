@@ -22,6 +22,8 @@ from types import TracebackType
 from typing import Final, Self
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
+
 from pmkit.clock import Clock
 from pmkit.endpoints import Endpoints
 from pmkit.logging.writer import LineWriter
@@ -87,7 +89,7 @@ class Recorder:
             lines.Start(
                 at_ns=clock.time_ns(),
                 version=__version__,
-                endpoints=endpoints,
+                endpoints=_without_nodes(endpoints),
                 factor=clock.factor,
                 about=dict(about or {}),
             )
@@ -107,7 +109,7 @@ class Recorder:
 
     @property
     def masked(self) -> int:
-        """Contents in which a known secret was struck out; anything but 0 is a mistake of pmkit's."""
+        """Lines in which a known secret was struck out; anything but 0 is a mistake of pmkit's."""
         return self._file.masked
 
     def close(self, timeout: float = CLOSE_SECONDS) -> None:
@@ -181,6 +183,12 @@ class Recorder:
     def stopping(self) -> None:
         """The bot is on its way out."""
         self.put(lines.Stopping(at_ns=self._clock.time_ns()))
+
+
+def _without_nodes(endpoints: Endpoints) -> Endpoints:
+    """The address of a node often holds its key, and no recording has need of it."""
+    polymarket = msgspec.structs.replace(endpoints.polymarket, rpc="", rpc_others=())
+    return msgspec.structs.replace(endpoints, polymarket=polymarket)
 
 
 def _bare(url: str, public: bool) -> str:

@@ -75,6 +75,8 @@ class SessionReplay(Venue):
     def _moved(self, value: str | tuple[str, ...] | list[str]) -> str | list[str]:
         if not isinstance(value, str):
             return [str(self._moved(one)) for one in value]
+        if not value:
+            return value
         scheme, _, rest = value.partition("://")
         host, slash, path = rest.partition("/")
         server = self._hosts[host]
@@ -273,4 +275,4 @@ class Playback(SocketSession):
 def _urls(endpoints: Endpoints) -> Iterator[str]:
     for part in (endpoints.binance, endpoints.polymarket, endpoints.kalshi):
         for value in msgspec.to_builtins(part).values():
-            yield from [value] if isinstance(value, str) else value
+            yield from filter(None, [value] if isinstance(value, str) else value)
