@@ -288,6 +288,7 @@ def goals(found: Found) -> Iterator[str]:
             found.parts["bulk"]["rows_per_second"],
             GOAL_BULK,
         )
+        yield line("the same, rows/s of CPU, of all its threads", found.parts["bulk"]["rows_per_cpu_second"], GOAL_BULK)
     if "month bulk" in found.parts:
         part = found.parts["month bulk"]
         yield (
