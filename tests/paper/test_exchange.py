@@ -168,6 +168,15 @@ async def test_pessimistic_those_whom_an_own_order_spared_still_stand_before_the
             venue.data.trade("UP", Side.SELL, "0.49", "8")
             sizes[model] = sum(fill.size for fill in venue.fills if fill.order_id == next_one)
     assert sizes == {"pessimistic": 2, "middle": 5}
+    for model in ("pessimistic", "middle"):
+        async with Venue(clock, queue=model) as venue:
+            venue.data.show("UP", {"0.50": "10"}, {"0.53": "10"})
+            await venue.limit("UP", Side.BUY, "0.52", "10")
+            next_one = await venue.limit("UP", Side.BUY, "0.50", "5")
+            venue.data.trade("UP", Side.SELL, "0.50", "10")  # our first bid had it all
+            venue.data.trade("UP", Side.SELL, "0.49", "12")
+            sizes[model] = sum(fill.size for fill in venue.fills if fill.order_id == next_one)
+    assert sizes == {"pessimistic": 2, "middle": 5}
 
 
 async def test_nothing_is_concluded_from_a_book_that_is_not_valid(clock):

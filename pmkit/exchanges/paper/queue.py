@@ -59,7 +59,10 @@ class QueuePlace:
             self._credits.append((now_ns, left))
         reach = self.past_spared(size if reach is None else reach)
         reaching = max(0, reach - self.ahead)
-        self.ahead = max(0, self.ahead - reach)
+        left = max(0, self.ahead - reach)
+        # The book shows the whole print gone from our price, own orders or not.
+        self.ahead = left if self.model is not QueueModel.PESSIMISTIC else max(0, self.ahead - size)
+        self.spare(left - self.ahead)
         return reaching
 
     @property
@@ -83,8 +86,8 @@ class QueuePlace:
             self.ahead = min(self.ahead, after)
 
     def spare(self, size: int) -> None:
-        """An own order before us took what in the book's eyes hit others, at better prices than ours. Those still stand
-        before us, unless they cancelled: the pessimistic model has them wait for the next prints.
+        """An own order before us took what in the book's eyes hit others. Those still stand before us, unless they
+        cancelled: the pessimistic model has them wait for the next prints.
         """
         if self.model is QueueModel.PESSIMISTIC:
             self.spared += size
