@@ -224,7 +224,9 @@ def _fills(life: Life, ledger: Ledger) -> Iterator[str]:
         if times > 1:
             yield f"life {life.number}: fill {key} was delivered {times} times"
     by_leg: dict[tuple[str, str], list[str]] = defaultdict(list)
-    own = {note["order"] for note in life.of("accepted")} | {note["order"] for note in life.of("resolved")}
+    # An intent of an earlier life may be looked up in this one: its order is not one that this process placed.
+    mine = {note["client"] for note in life.of("intent")}
+    own = {note["order"] for note in life.of("accepted", "resolved") if note["client"] in mine}
     for note in life.of("fill"):
         key = (note["fill"], note["order"])
         by_leg[key].append(note["state"])

@@ -144,6 +144,12 @@ def saw_nothing(lives: list[Life], ledger: Ledger) -> None:
     del lives[0].notes[1]
 
 
+def test_an_order_of_an_earlier_life_that_is_looked_up_is_not_this_ones_own() -> None:
+    lives, ledger = run()
+    lives[1].notes[3:3] = [note(24.0, "resolved", client="a", order="o1", took=True), fill(24.1, "FINAL", own=False)]
+    assert not [problem for problem in problems(lives, ledger) if "foreign" in problem]
+
+
 @pytest.mark.parametrize(
     ("spoil", "what"),
     [
