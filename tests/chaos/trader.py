@@ -93,7 +93,8 @@ class Trader(BaseBot):
                     self.spawn(self.resolve(exchange, intent), f"resolving {intent.client_order_id}", critical=False)
         if not self.busy:
             return
-        for key, market in self.markets.items():
+        for key in self.markets:
+            market = self.markets[key]  # looked up anew: the one before may have taken longer than its market lasted
             if not isinstance(market, Market):
                 continue
             chance = self.entropy.random() / self.pace
