@@ -343,8 +343,8 @@ def positions_are_what_the_data_api_says():
     from pmkit.exchanges.polymarket import account
 
     async def positions(self):
-        rows = await self._rows((await self._login.ready()).maker)
-        return [account._position(row, self._catalogue.now_ms()) for row in rows.values()]
+        rows = await account.position_rows(self._data, (await self._login.ready()).maker)
+        return [account._position(row, self._catalogue.now_ms()) for row in rows]
 
     with replaced((PolymarketAccount, "positions", positions)):
         yield
