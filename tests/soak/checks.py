@@ -295,10 +295,11 @@ def _last(life: Life, ledger: Ledger) -> Iterator[str]:
         return
     (view,) = life.of("last")
     shown = _sizes(view)
-    held = ledger.held()
-    for token in shown.keys() | held:
-        if not ledger.same(token, shown.get(token), held.get(token, Decimal(0))):
-            yield f"{token} is shown as {shown.get(token)} in the end, held are {held.get(token)}"
+    for token in ledger.tokens() | set(shown):
+        # At the moment of the look: a market may be settled while every order is looked at once more.
+        held = ledger.held_between(token, view["looked"], view["looked"])
+        if not any(ledger.same(token, shown.get(token), size) for size in held):
+            yield f"{token} is shown as {shown.get(token)} in the end, held were {sorted(held)}"
     for order in ledger.orders.values():
         if order.ended is None:
             yield f"{order} is still open at the venue"

@@ -163,7 +163,7 @@ def test_an_order_of_an_earlier_life_that_is_looked_up_is_not_this_ones_own() ->
         (never_filled, "never delivered"),
         (foreign, "as a foreign one"),
         (flat_after_the_kill, "shown as 0"),
-        (wrong_in_the_end, "in the end, held are 10"),
+        (wrong_in_the_end, "in the end, held were"),
         (wrong_status, "filled 9, by the ledger 10"),
         (open_in_the_end, "still open"),
         (back_from_the_dead, "came back from CANCELED"),
