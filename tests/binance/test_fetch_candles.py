@@ -60,7 +60,7 @@ def test_ctrl_c_keeps_what_is_there(tmp_path: Path) -> None:
         [sys.executable, *SCRIPT], env=environment(tmp_path, **answers), cwd=tmp_path, stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         # A suite that runs in the background of a shell ignores Ctrl-C, and so would its child.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # noqa: PLW1509
     )  # fmt: skip
     folder = tmp_path / "local" / "BTCUSDT-1s"
     until = time.monotonic() + 40
