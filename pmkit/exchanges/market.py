@@ -326,6 +326,19 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         return None if self.payouts is None else self.payouts[self.outcomes.index(outcome)]
 
 
+def order_words(side: object, time_in_force: object) -> tuple[Side, TimeInForce]:
+    """The two words of an order as what they are. Raises InvalidOrder for any other.
+
+    A plain "BUY" equals Side.BUY and is not the same object: taken for a SELL it would do the opposite.
+    """
+    if type(side) is Side and type(time_in_force) is TimeInForce:
+        return side, time_in_force
+    try:
+        return Side(side), TimeInForce(time_in_force)  # type: ignore[arg-type] # what is no word raises
+    except ValueError as error:
+        raise InvalidOrder(f"{error}: sides are BUY and SELL, times in force GTC, GTD, IOC and FOK") from None
+
+
 def _wrong_combination(time_in_force: TimeInForce, expires_at: datetime | None, post_only: bool, now_ms: int) -> str:
     """What is wrong with a combination of order arguments, in words; empty when it is legal."""
     if (time_in_force is TimeInForce.GTD) != (expires_at is not None):

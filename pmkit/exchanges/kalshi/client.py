@@ -19,7 +19,7 @@ from pmkit.exchanges.kalshi.order_replies import Amended
 from pmkit.exchanges.kalshi.orders import taking_order
 from pmkit.exchanges.kalshi.portfolio import KalshiPortfolio
 from pmkit.exchanges.kalshi.types import KalshiMarket
-from pmkit.exchanges.market import Market
+from pmkit.exchanges.market import Market, order_words
 from pmkit.exchanges.numbers import to_decimal
 from pmkit.exchanges.types import CancelResult, Order, OrderId, OrderStatus, Side, TimeInForce
 
@@ -67,13 +67,14 @@ class KalshiExchange(KalshiPortfolio):
     ) -> OrderId:
         """See `BaseExchange`. `reduce_only`: never more than the position, IOC only. `cancel_on_pause`: gone when
         trading in the market is paused."""
+        side, time_in_force = order_words(side, time_in_force)
         order = Order(
             market_id=market.market_id,
             outcome=outcome,
-            side=Side(side),
+            side=side,
             price=to_decimal(price, "price"),
             size=to_decimal(size, "size"),
-            time_in_force=TimeInForce(time_in_force),
+            time_in_force=time_in_force,
             expires_at=expires_at,
             post_only=post_only,
             client_order_id=client_order_id,
@@ -93,8 +94,9 @@ class KalshiExchange(KalshiPortfolio):
         reduce_only: bool = False,
     ) -> OrderId:
         """See `BaseExchange`: Kalshi has no market orders, so this is an IOC bounded by `worst_price`."""
+        side, _ = order_words(side, TimeInForce.IOC)
         order = taking_order(
-            self._newest(market), outcome, Side(side), worst_price=worst_price, size=size, amount=amount
+            self._newest(market), outcome, side, worst_price=worst_price, size=size, amount=amount
         )
         if client_order_id is not None:
             order = msgspec.structs.replace(order, client_order_id=client_order_id)
@@ -132,6 +134,7 @@ class KalshiExchange(KalshiPortfolio):
                 results[index] = not_placed(order.market_id, error)
                 continue
             try:
+                order = _exact(order)
                 self._entry.body(market, order, self._choices)
                 legs.append((index, market, order))
             except PmkitError as error:
@@ -187,6 +190,10 @@ class KalshiExchange(KalshiPortfolio):
         market = self.data.catalogue.markets.get(order.market_id)
         if known is None or market is None or known.status.terminal or order.post_only:
             return None
+        try:
+            order = _exact(order)
+        except InvalidOrder as error:
+            return error
         same = (known.market_id, known.outcome, known.side, known.price, known.time_in_force, known.expires_at)
         asked = (order.market_id, order.outcome, order.side, order.price, order.time_in_force, order.expires_at)
         if same != asked or not 0 < order.size < known.remaining:
@@ -260,3 +267,10 @@ class KalshiExchange(KalshiPortfolio):
         Leaving raises CancelUnknown where it is not certain that they are gone.
         """
         return self._changes.group(limit, exchange_index)
+
+
+def _exact(order: Order) -> Order:
+    """A leg as one that `place_limit_order` would make of it. Raises InvalidOrder."""
+    side, time_in_force = order_words(order.side, order.time_in_force)
+    price, size = to_decimal(order.price, "price"), to_decimal(order.size, "size")
+    return msgspec.structs.replace(order, side=side, time_in_force=time_in_force, price=price, size=size)

@@ -35,9 +35,12 @@ class BookSide(StrEnum):
 
 
 def book_side(outcome: str, side: Side) -> BookSide:
-    """The side of the YES book on which an order rests. Raises InvalidOrder for an outcome that is not YES or NO."""
+    """The side of the YES book on which an order rests. Raises InvalidOrder for an outcome that is not YES or NO, and
+    for what is no `Side`: whatever is not the BUY would be sold."""
     if outcome not in OUTCOMES:
         raise InvalidOrder(f"{outcome!r} is no outcome of a Kalshi market: it has YES and NO")
+    if type(side) is not Side:
+        raise InvalidOrder(f"side {ascii(side)[:40]} is no Side: nothing was sent")
     return BookSide.BID if (side is Side.BUY) == (outcome == YES) else BookSide.ASK
 
 

@@ -17,7 +17,7 @@ from typing import Any
 from pmkit.clock import to_ms
 from pmkit.errors import InvalidOrder, MarketNotFound, OrderUnknown, PmkitError
 from pmkit.exchanges.base import Amount, Callback, LegResult, MarketData, PublicSide, not_placed
-from pmkit.exchanges.market import Market
+from pmkit.exchanges.market import Market, order_words
 from pmkit.exchanges.numbers import to_decimal
 from pmkit.exchanges.paper.desk import PaperDesk
 from pmkit.exchanges.paper.order import FillReason
@@ -81,7 +81,7 @@ class PaperExchange(PublicSide):
         client_order_id: str | None = None,
     ) -> OrderId:
         own, best_ask = self._known(market, outcome)
-        side, time_in_force = _words(side, time_in_force)
+        side, time_in_force = order_words(side, time_in_force)
         terms = own.limit_terms(
             outcome,
             side,
@@ -118,7 +118,7 @@ class PaperExchange(PublicSide):
         client_order_id: str | None = None,
     ) -> OrderId:
         own, best_ask = self._known(market, outcome)
-        side, time_in_force = _words(side, TimeInForce.IOC)
+        side, time_in_force = order_words(side, TimeInForce.IOC)
         terms = own.market_terms(
             outcome, side, worst_price=worst_price, size=size, amount=amount, best_ask=best_ask
         )  # fmt: skip
@@ -273,10 +273,3 @@ class PaperExchange(PublicSide):
             for order in self._matcher.open_orders():
                 self._matcher.finish(order, OrderState.CANCELED, "dead man", self.venue_clock.now_ms())
             raise
-
-
-def _words(side: Side, time_in_force: TimeInForce) -> tuple[Side, TimeInForce]:
-    try:
-        return Side(side), TimeInForce(time_in_force)
-    except ValueError as error:
-        raise InvalidOrder(f"{error}: sides are BUY and SELL, times in force GTC, GTD, IOC and FOK") from None

@@ -13,6 +13,7 @@ from typing import Final
 import msgspec
 
 from pmkit.errors import InvalidOrder
+from pmkit.exchanges.market import order_words
 from pmkit.exchanges.numbers import scaled, to_decimal, whole
 from pmkit.exchanges.polymarket import amounts
 from pmkit.exchanges.polymarket.eip712 import POLYGON, Exchange, exchange_for
@@ -63,7 +64,7 @@ def plan_limit(
     missing, unwanted or too near, post-only with an order that cannot rest. The minimum of a marketable BUY holds at
     the venue for resting orders that cross as well; only the book knows which those are.
     """
-    side, time_in_force = _words(side, time_in_force)
+    side, time_in_force = order_words(side, time_in_force)
     units = amounts.price_units(price, market.grid.unit)
     hundredths = amounts.size_hundredths(size)
     if time_in_force in _TAKING:
@@ -107,7 +108,7 @@ def plan_market(
     `fee_price`, the lowest price the order is expected to fill at (default: the worst price, where the fee per dollar
     is the least). Raises InvalidOrder as `plan_limit`, and for anything but exactly one of size and amount.
     """
-    side, time_in_force = _words(side, time_in_force)
+    side, time_in_force = order_words(side, time_in_force)
     if time_in_force not in _TAKING:
         raise InvalidOrder(f"a market order is IOC or FOK, not {time_in_force}")
     if (size is None) == (amount is None):
@@ -139,16 +140,6 @@ def check_crossing(market: PolymarketMarket, plan: OrderPlan, price: Decimal, be
             f"at {price:f} this BUY takes at once, and such a one has to be worth {market.min_marketable:f} "
             "dollars at least: more shares, or a price below the ask"
         )
-
-
-def _words(side: str, time_in_force: str) -> tuple[Side, TimeInForce]:
-    # A plain "BUY" equals Side.BUY and is not the same object; taken for a SELL it would do the opposite.
-    if type(side) is Side and type(time_in_force) is TimeInForce:
-        return side, time_in_force
-    try:
-        return Side(side), TimeInForce(time_in_force)
-    except ValueError as error:
-        raise InvalidOrder(f"{error}: sides are BUY and SELL, times in force GTC, GTD, IOC and FOK") from None
 
 
 def expiration_of(expires_at: datetime | None, time_in_force: TimeInForce, now_ms: int) -> int:
