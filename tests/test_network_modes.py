@@ -37,9 +37,7 @@ def resolve(monkeypatch: pytest.MonkeyPatch, answer: Callable[[], list[str]]) ->
             assert text.startswith("127."), f"{text} is no address of this machine"
             return await real(host, port, **options)
         asked.append(text)
-        return [
-            (socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)) for address in answer()
-        ]
+        return [(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP, "", (address, port)) for address in answer()]
 
     monkeypatch.setattr(loop, "getaddrinfo", getaddrinfo)
     return asked
@@ -138,9 +136,7 @@ async def test_rs_15_http_never_follows_a_redirect(status: int) -> None:
 async def test_dp_05_two_exchanges_share_no_connection_and_no_state() -> None:
     endpoints = Endpoints()
     clock = SystemClock()
-    one, other = (
-        PolymarketExchange(endpoints, clock, private_key=Secret(f"0x{number:064x}")) for number in (1, 2)
-    )
+    one, other = (PolymarketExchange(endpoints, clock, private_key=Secret(f"0x{number:064x}")) for number in (1, 2))
     assert one._http is not other._http and one.journal is not other.journal and one.limits is not other.limits
     await one.close()
     assert other.unresolved == () or list(other.unresolved) == []

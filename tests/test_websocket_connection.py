@@ -166,9 +166,7 @@ def test_the_same_messages_and_the_same_end_as_the_library(
     mutate=st.integers(0, 10_000),
     deflate=st.booleans(),
 )
-def test_noise_ends_as_it_does_in_the_library(
-    noise: bytes, made: list[Frame], mutate: int, deflate: bool
-) -> None:
+def test_noise_ends_as_it_does_in_the_library(noise: bytes, made: list[Frame], mutate: int, deflate: bool) -> None:
     draw = random.Random(mutate)
     # The pongs at the end: pmkit judges a frame once it has the whole of its head.
     stream = bytearray(stream_of(made, deflate, None) + noise + b"\x8a\x00" * 5)

@@ -65,7 +65,9 @@ _PATTERNS: tuple[tuple[re.Pattern[str], str], ...] = (
         rf"\1{MASK}",
     ),
     (
-        re.compile(r"(?i)([?&](?:api_?key|key|token|access_token|secret|signature|sig|auth|passphrase|password)=)[^&\s\"']+"),
+        re.compile(
+            r"(?i)([?&](?:api_?key|key|token|access_token|secret|signature|sig|auth|passphrase|password)=)[^&\s\"']+"
+        ),
         rf"\1{MASK}",
     ),
     (re.compile(r"(://)[^/\s:@\"']+:[^/\s@\"']+(@)"), rf"\1{MASK}\2"),

@@ -167,9 +167,7 @@ class Recorder:
         """A socket that is about to be opened."""
         self._conns += 1
         bare = _bare(url.partition("?")[0], public)
-        self.put(
-            lines.Connect(at_ns=self._clock.time_ns(), conn=self._conns, name=name, url=bare, private=not public)
-        )
+        self.put(lines.Connect(at_ns=self._clock.time_ns(), conn=self._conns, name=name, url=bare, private=not public))
         return SocketTap(self, self._clock, self._conns, public)
 
     def decision(self, text: bytes) -> None:

@@ -113,5 +113,3 @@ def read_answers(recordings: Iterable[Recording], totals: Counter[str]) -> dict[
             except (msgspec.DecodeError, ValueError):
                 totals["unparsed"] += 1
     return answers
-
-

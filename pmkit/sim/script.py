@@ -26,6 +26,7 @@ from pmkit.sim.venues import LocalVenues
 
 _log = logging.getLogger("pmkit.sim")
 
+
 class Step(msgspec.Struct, frozen=True, array_like=True):
     """One fault: `at` seconds after the start of the script."""
 

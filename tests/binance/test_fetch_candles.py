@@ -121,7 +121,12 @@ class Script(Terminal):
         variables = environment(directory) | {"TERM": "xterm", "COLUMNS": "160", "LINES": "40"}
         del variables["PMKIT_WHERE"]
         self.child = pexpect.spawn(
-            sys.executable, SCRIPT, env=variables, cwd=str(directory), timeout=40, encoding="utf-8",
+            sys.executable,
+            SCRIPT,
+            env=variables,
+            cwd=str(directory),
+            timeout=40,
+            encoding="utf-8",
             dimensions=(40, 160),
         )
         self.text = ""

@@ -30,9 +30,7 @@ class Told(logging.Logger):
 Story = Callable[[BaseBot, LocalVenues], Awaitable[None]]
 
 
-def on_local(
-    kind: type[BaseBot], live: bool, story: Story, *, seed: int = 3, only: str | None = None
-) -> BaseBot:
+def on_local(kind: type[BaseBot], live: bool, story: Story, *, seed: int = 3, only: str | None = None) -> BaseBot:
     """Run a bot of this kind (on one venue `only`) beside a story, and stop it when the story is over."""
 
     async def main() -> BaseBot:

@@ -69,7 +69,7 @@ _CLIENTS = """
     exchanges.polymarket.order_intent exchanges.polymarket.deposit_wallet
     exchanges.polymarket.chain exchanges.polymarket.transaction_sender exchanges.polymarket.relayer
     exchanges.polymarket.redeem_plan exchanges.polymarket.redeem_view exchanges.polymarket.position_rows
-    exchanges.polymarket.winnings exchanges.polymarket.redeem_side
+    exchanges.polymarket.winnings exchanges.polymarket.redeem_side exchanges.polymarket.owed
     exchanges.kalshi.market_data exchanges.kalshi.signed_ws exchanges.kalshi.orderbook_ws exchanges.kalshi.reference_ws
     exchanges.kalshi.market_finder exchanges.kalshi.client exchanges.kalshi.user_ws
     exchanges.kalshi.catalogue exchanges.kalshi.market_watch exchanges.kalshi.rest_poll exchanges.kalshi.source

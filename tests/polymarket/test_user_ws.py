@@ -171,7 +171,7 @@ async def test_uw_05_a_resting_order_that_is_hit_in_parts(venues: LocalVenues) -
 async def test_uw_06_a_silent_socket_is_found_out_and_replaced(
     venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pmkit.exchanges.polymarket.account_stream.SILENT_SECONDS", 0.3)
+    monkeypatch.setattr("pmkit.exchanges.polymarket.owed.SILENT_SECONDS", 0.3)
     fills: list[Fill] = []
     await exchange.subscribe_fills(fills.append)
     venues.polymarket.user.silence(1.5 * venues.clock.factor)
@@ -181,6 +181,60 @@ async def test_uw_06_a_silent_socket_is_found_out_and_replaced(
     await until(lambda: not exchange.journal.pending(), 10)
     assert exchange.stream.silences == 1
     assert exchange.stream.socket is not None and exchange.stream.socket.stats.disconnects == 1
+    assert once(fills)
+
+
+async def test_uw_06_a_resting_order_that_is_hit_on_a_silent_socket_is_heard_of(venues: LocalVenues) -> None:
+    """Nothing is owed and nothing pending: that an order rests is reason enough to look."""
+    accounts = venues.polymarket_accounts
+    async with exchange_of(venues, accounts[0]) as maker, exchange_of(venues, accounts[2]) as taker:
+        market = await current(maker)
+        venues.polymarket.desk.taker_delay_seconds = 0
+        for live in venues.polymarket.live.values():
+            live.traders.step = lambda: None  # type: ignore[method-assign]
+        fills: list[Fill] = []
+        await maker.subscribe_fills(fills.append)
+        book = await taker.get_orderbook(market, "UP")
+        assert book.best_bid is not None and book.best_ask is not None
+        price = market.floor_price((book.best_bid + book.best_ask) / 2)
+        rested = await maker.place_limit_order(market, "UP", Side.BUY, price, 20)
+        await until(lambda: maker.journal.records[str(rested)].seen, 3)
+        await asyncio.sleep(1)  # matches are dated in whole seconds: this one is clearly of this connection
+        venues.polymarket.user.silence(1e6)
+        assert not fills
+        await taker.place_limit_order(market, "DOWN", Side.BUY, 1 - price, 20)
+        await until(lambda: any(fill.order_id == rested for fill in fills), 30)
+        assert maker.stream.socket is not None
+        await until(lambda: maker.stream.silences == 1 and maker.stream.socket.stats.disconnects == 1, 30)
+        assert once(fills)
+
+
+@pytest.mark.parametrize("lost", ["garbled", "swallowed"])
+async def test_a_trade_that_the_socket_never_told_legibly_comes_over_rest(
+    venues: LocalVenues,
+    exchange: PolymarketExchange,
+    market: PolymarketMarket,
+    monkeypatch: pytest.MonkeyPatch,
+    lost: str,
+) -> None:
+    """The events of the order come all the same, so that nothing is owed."""
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    send = venues.polymarket.user._send
+
+    def without_trades(owner: str, condition: str, event: dict[str, object]) -> None:
+        if event["event_type"] != "trade":
+            send(owner, condition, event)
+        elif lost == "garbled":
+            send(owner, condition, {**event, "price": None})
+
+    monkeypatch.setattr(venues.polymarket.user, "_send", without_trades)
+    placed = await take(exchange, market)
+    await until(lambda: exchange.journal.records[str(placed)].seen, 3)
+    await until(lambda: fills, 30)
+    assert {fill.order_id for fill in fills} == {str(placed)}
+    await until(lambda: final(fills) and not exchange.journal.pending(), 60)
+    assert exchange.journal.filled(placed) == placed.filled_amount or placed.filled_amount == 0
     assert once(fills)
 
 

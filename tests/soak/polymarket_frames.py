@@ -1,6 +1,6 @@
 """Broken frames on Polymarket's market channel: nothing raises, and no book that is wrong is ever valid.
 
-    python -m tests.soak.polymarket_frames [--seed 1] [--frames 100000]
+python -m tests.soak.polymarket_frames [--seed 1] [--frames 100000]
 """
 
 from __future__ import annotations

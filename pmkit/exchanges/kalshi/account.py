@@ -220,9 +220,7 @@ class Account:
         known = self._journal.statuses.get(row.order_id)
         outcome = record.intent.order.outcome if record is not None else known.outcome if known is not None else None
         with self._reading("a fill"):
-            return fill(
-                row, outcome, None if record is None else record.intent.client_order_id, own=record is not None
-            )
+            return fill(row, outcome, None if record is None else record.intent.client_order_id, own=record is not None)
 
     # Positions and money.
 

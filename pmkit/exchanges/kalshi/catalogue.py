@@ -135,9 +135,7 @@ class Catalogue:
         market = next((one for one in self.markets.values() if one.event_ticker == fee.event_ticker), None)
         if market is None:
             return None
-        event = EventRow(
-            fee.event_ticker, market.series_ticker, fee.fee_type_override, fee.fee_multiplier_override
-        )
+        event = EventRow(fee.event_ticker, market.series_ticker, fee.fee_type_override, fee.fee_multiplier_override)
         self._remember_event(event)
         series = self._series.get(market.series_ticker)
         if series is None:
@@ -245,9 +243,7 @@ class Catalogue:
     def _listed(self, market: KalshiMarket) -> KalshiMarket:
         """A row of a list, which the CDN may have kept for 15 s: it does not replace what is known to be newer."""
         known = self.markets.get(market.ticker)
-        if known is not None and (
-            (known.strike is not None and market.strike is None) or _rank(known) > _rank(market)
-        ):
+        if known is not None and ((known.strike is not None and market.strike is None) or _rank(known) > _rank(market)):
             return known
         return self.remember(market)
 

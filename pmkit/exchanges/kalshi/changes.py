@@ -135,9 +135,7 @@ class Changes:
                 results[order_id] = error
                 continue
             legs.append(
-                CancelLeg(
-                    order_id=order_id, market_ticker=ticker, exchange_index=shard, subaccount=self._subaccount
-                )
+                CancelLeg(order_id=order_id, market_ticker=ticker, exchange_index=shard, subaccount=self._subaccount)
             )
         if len(legs) == 1:
             results[legs[0].order_id] = await self._cancel_alone(legs[0].order_id)
@@ -177,9 +175,7 @@ class Changes:
         """Raises NotSent and CancelUnknown."""
         await self._budget.cancel(0)
         try:
-            answer = await self._session.write(
-                "DELETE", ORDERS_PATH, params=account_query(self._subaccount), wait=True
-            )
+            answer = await self._session.write("DELETE", ORDERS_PATH, params=account_query(self._subaccount), wait=True)
         except Unanswered as error:
             raise CancelUnknown("everything", str(error)) from error
         if not 200 <= answer.status < 300:

@@ -137,6 +137,3 @@ class Resolver:
                 # Kept: should it appear after all, it is recognised.
                 record.result = OrderRejected("absent", "the venue does not know the order")
         return answer
-
-
-

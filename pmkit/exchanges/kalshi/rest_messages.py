@@ -160,7 +160,7 @@ class StatusAnswer(msgspec.Struct, frozen=True):
 
 
 class Hours(msgspec.Struct, frozen=True):
-    """"HH:MM" in New York; a close of 00:00 is the end of the day."""
+    """ "HH:MM" in New York; a close of 00:00 is the end of the day."""
 
     open_time: str
     close_time: str

@@ -239,6 +239,3 @@ class UserSocket(SignedSocket[str]):
         if generation == self.generation and self.live and not heard():
             self.deaf += 1
             self.drop(f"no word of an accepted order within {ACK_SECONDS:g} s")
-
-
-

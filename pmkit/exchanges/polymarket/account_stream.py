@@ -1,7 +1,8 @@
 """Fills and orders of the account as streams: the user channel, and REST for what it missed.
 
-REST is read after every connection, after an overflow, when an answer or a fill waits too long for its event, and while
-fills are pending. Each fill comes once per state and each state of an order once, whatever path it took.
+REST is read after every connection, after an overflow, when an answer or a fill waits too long for its event, after an
+event that does not read, and while orders are open or fills pending: a socket that falls silent looks like a quiet
+account. Each fill comes once per state and each state of an order once, whatever path it took.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pmkit.exchanges.polymarket.catalogue import Catalogue
 from pmkit.exchanges.polymarket.credentials import Login
 from pmkit.exchanges.polymarket.journal import Journal, Record, fill_key, order_key
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
+from pmkit.exchanges.polymarket.owed import SILENT_SECONDS, Owed
 from pmkit.exchanges.polymarket.types import VENUE, PolymarketMarket
 from pmkit.exchanges.polymarket.user_messages import OwnOrder, OwnTrade
 from pmkit.exchanges.polymarket.user_ws import UserSocket
@@ -34,10 +36,8 @@ OVERLAP_MS: Final = 60_000
 
 CHECK_SECONDS: Final = 20.0
 CHECK_WALL_SECONDS: Final = 2.0
-"""While fills are pending or the socket owes an event: market seconds between two reads, and the least wall ones."""
-
-SILENT_SECONDS: Final = 5.0
-"""Wall seconds within which the socket must speak of an order that the venue took; else it is silent."""
+"""While orders are open, fills pending or the socket owes an event: market seconds between two reads, and the least
+wall ones."""
 
 RETRY_SECONDS: Final = 1.0
 CRYPTO_FEES: Final = FeeRule(taker=Decimal("0.07"), quantum=Decimal("0.00001"))
@@ -74,9 +74,11 @@ class AccountStream:
         self._orders: list[Subscription[OrderStatus]] = []
         self._made_at = clock.io_monotonic()
         self._began_ms = self._complete_ms = catalogue.now_ms()
-        self._owed: dict[str, float] = {}
+        self._complete_at = clock.monotonic()
+        self._listens_ms = 0
         self._parked: dict[str, list[tuple[OwnOrder | OwnTrade, int]]] = {}
         self._dirty = asyncio.Event()
+        self._owed = Owed(clock, journal, self._dirty.set)
         self._starting = asyncio.Lock()
         self._reading = asyncio.Lock()
         self._keeper: asyncio.Task[Any] | None = None
@@ -146,12 +148,18 @@ class AccountStream:
             age_ms = (self._clock.io_monotonic() - self._made_at) * self._clock.factor * 1000
             self._began_ms = self._complete_ms = self._catalogue.now_ms() - round(age_ms)
             socket = UserSocket(
-                self._url, self._clock, login=self._login_frame, on_event=self.on_event, on_gap=self._gap
+                self._url,
+                self._clock,
+                login=self._login_frame,
+                on_event=self.on_event,
+                on_missed=self._owed.unread,
+                on_gap=self._gap,
             )
             try:
                 await socket.start()
                 await socket.wait_connected(CONNECT_SECONDS)
                 self.socket = socket
+                self._listens_ms = self._catalogue.now_ms() + 1_000  # matches are dated in whole seconds
                 await self.back_fill()
             except BaseException:
                 self.socket = None
@@ -186,25 +194,27 @@ class AccountStream:
 
     def _gap(self, reason: str, since_ns: int) -> None:
         self._reconnected = True
+        self._listens_ms = self._catalogue.now_ms() + 1_000
+        self._owed.reconnected()
         self._dirty.set()
 
     async def _keep(self, socket: UserSocket) -> None:
-        """The one task that reads REST: after a reconnect at once, else while something is owed."""
+        """The one task that reads REST: after a reconnect at once, else while something is owed or may come."""
         clock = self._clock
         every = max(CHECK_SECONDS / clock.factor, CHECK_WALL_SECONDS)
         while True:
-            waits = self._owed or self._journal.pending() or self._unread
-            wait = min(every, SILENT_SECONDS) if waits else None
+            soon = self._owed.anything() or self._journal.pending() or self._unread
             try:
-                async with clock.io_timeout(wait):
+                async with clock.io_timeout(min(every, SILENT_SECONDS) if soon else every):
                     await self._dirty.wait()
             except TimeoutError:
-                pass  # something is still owed or pending
+                if not soon and not self._journal.open_ids():
+                    continue
             self._dirty.clear()
             reconnected, self._reconnected = self._reconnected, False
             generation = socket.generation
             try:
-                late = self._overdue()
+                late, untold = self._owed.overdue()
                 fresh = await self.back_fill()
             except Exception as error:
                 if isinstance(error, PmkitError):
@@ -215,17 +225,10 @@ class AccountStream:
                 self._reconnected = self._reconnected or reconnected
                 await clock.io_sleep(RETRY_SECONDS)
                 continue
-            if not reconnected and late and fresh and socket.connected and socket.generation == generation:
+            silent = (late and fresh) or untold
+            if not reconnected and silent and socket.connected and socket.generation == generation:
                 self.silences += 1
-                socket.drop(f"silent: REST knew {fresh} things that it did not tell")
-
-    def _overdue(self) -> list[str]:
-        """Orders that the venue took a while ago and the socket has not spoken of."""
-        now = self._clock.io_monotonic()
-        late = [order_id for order_id, due in self._owed.items() if now >= due]
-        for order_id in late:
-            del self._owed[order_id]
-        return late
+                socket.drop(f"silent: REST knew {fresh + len(untold)} things that it did not tell")
 
     # -- what comes in --------------------------------------------------------------------------------------------
 
@@ -233,23 +236,13 @@ class AccountStream:
         """The venue's answer to an order."""
         status = self._journal.accept(record, order_id, self._catalogue.now_ms())
         if status is not None:
-            self.publish_order(status)
+            self._changed(status)
         if self.socket is not None and not record.seen:
-            self._owed[record.order_id] = self._clock.io_monotonic() + SILENT_SECONDS
-            if len(self._owed) == 1:
-                self._clock.io_call_later(SILENT_SECONDS, self._dirty_if_owed)
-
-    def _dirty_if_owed(self) -> None:
-        if self._owed:
-            self._dirty.set()
+            self._owed.order(record.order_id)
 
     def on_event(self, event: OwnOrder | OwnTrade, received_ns: int) -> None:
         """One event of the socket."""
-        if isinstance(event, OwnOrder):
-            self._owed.pop(event.order_id, None)
-        else:
-            for order_id in (event.taker_order_id, *(maker.order_id for maker in event.maker_orders)):
-                self._owed.pop(order_id, None)
+        self._owed.heard(event)
         self.take(event, received_ns)
 
     def take(self, event: OwnOrder | OwnTrade, received_ns: int = 0) -> int:
@@ -278,12 +271,13 @@ class AccountStream:
         market: PolymarketMarket | None = None
         try:
             market = await self._catalogue.condition(market_id)
-        except PmkitError as error:
+        except Exception as error:  # whatever it is: what waits for this market must not be lost
             self._unread.add(market_id)
             _LOG.warning(
                 "polymarket: market %s of an own order cannot be read, fees of crypto markets are taken: %s",
                 market_id,
                 error,
+                exc_info=None if isinstance(error, PmkitError) else error,
             )
         for event, received_ns in self._parked.pop(market_id, []):
             self._apply(event, market, received_ns)
@@ -292,7 +286,7 @@ class AccountStream:
         if isinstance(event, OwnOrder):
             status = self._journal.on_order(event, _outcome(market, event.token_id), received_ns)
             if status is not None:
-                self.publish_order(status)
+                self._changed(status)
             return status is not None
         return self._trade(event, market, received_ns)
 
@@ -315,6 +309,11 @@ class AccountStream:
                 self.publish_order(status)
         return fresh
 
+    def _changed(self, status: OrderStatus) -> None:
+        if self.socket is not None:
+            self._owed.changed(status)
+        self.publish_order(status)
+
     def publish_order(self, status: OrderStatus) -> None:
         """Tell everyone how an order stands now."""
         for stream in tuple(self._orders):
@@ -328,7 +327,10 @@ class AccountStream:
             self.back_fills += 1
             now_ms = self._catalogue.now_ms()
             pending = [fill.venue_ms for fill in self._journal.pending() if fill.venue_ms]
-            since_ms = min([self._complete_ms, *pending]) - OVERLAP_MS
+            # Whatever was done to the clocks since (or to the venue's, by one bad stamp), so much time has passed.
+            now_s = self._clock.monotonic()
+            passed_ms = round((now_s - self._complete_at) * 1000)
+            since_ms = min([self._complete_ms, now_ms - passed_ms, *pending]) - OVERLAP_MS
             fresh = 0
             before = set(self._journal.open_ids())
             rows = await self._queries.open_orders()
@@ -337,7 +339,11 @@ class AccountStream:
             for market_id in dict.fromkeys(event.market_id for event in told):
                 await self.know(market_id)
             for trade in trades:
-                fresh += self.take(trade)
+                known = self._journal.knows(trade)
+                new = self.take(trade)
+                fresh += new
+                if new and not known and trade.matched_ms > self._listens_ms:
+                    self._owed.trade(trade.trade_id)
             for row in rows:
                 fresh += self.take(row)
             # Those that were open and are not listed any more. One that was accepted meanwhile is in neither.
@@ -349,7 +355,7 @@ class AccountStream:
                 if found is not None:
                     await self.know(found.market_id)
                     fresh += self.take(found)
-            self._complete_ms = now_ms
+            self._complete_ms, self._complete_at = now_ms, now_s
             return fresh
 
 

@@ -23,7 +23,7 @@ from pmkit.exchanges.polymarket.amounts import BASE
 from pmkit.exchanges.polymarket.order_plan import EXPIRES_EARLY_S
 from pmkit.exchanges.polymarket.orders import WIRE_TYPES, SignedOrder
 from pmkit.exchanges.polymarket.types import PolymarketMarket
-from pmkit.exchanges.polymarket.user_messages import OwnLeg, OwnOrder
+from pmkit.exchanges.polymarket.user_messages import OwnLeg, OwnOrder, OwnTrade
 from pmkit.exchanges.types import (
     Fill,
     FillState,
@@ -298,6 +298,11 @@ class Journal:
         self._of_order.setdefault(leg.order_id, {})[leg.trade_id] = fill
         self._trim()
         return fill
+
+    def knows(self, trade: OwnTrade) -> bool:
+        """Whether a part of that trade was taken in before, in whatever state."""
+        ids = (trade.taker_order_id, *(maker.order_id for maker in trade.maker_orders))
+        return any((trade.trade_id, order_id) in self._state for order_id in ids)
 
     def after_fill(self, fill: Fill) -> OrderStatus | None:
         """What a fill changes in its order: one that ended before all of its fills were known, or a fill that failed.

@@ -16,7 +16,8 @@ from pmkit.websocket.deadlines import POLYMARKET_USER
 
 
 class UserSocket(BaseWebSocket[str]):
-    """`login()` makes the first frame of each connection. `on_event(event, received_ns)` gets every order and trade.
+    """`login()` makes the first frame of each connection. `on_event(event, received_ns)` gets every order and trade;
+    `on_missed()` is called for what does not read, or failed on the way.
 
     `on_gap(reason, since_ns)` is called after every connection but the first.
     """
@@ -30,6 +31,7 @@ class UserSocket(BaseWebSocket[str]):
         *,
         login: Callable[[], str],
         on_event: Callable[[OwnOrder | OwnTrade, int], object],
+        on_missed: Callable[[], object],
         on_gap: Callable[[str, int], object],
     ) -> None:
         require_safe(url, "the Polymarket user channel")
@@ -45,6 +47,7 @@ class UserSocket(BaseWebSocket[str]):
         )
         self._login = login
         self._on_event = on_event
+        self._on_missed = on_missed
 
     def _subscribe_frames(self, keys: Sequence[str], first: bool) -> list[str | bytes]:
         return [self._login()] if first else []
@@ -56,15 +59,24 @@ class UserSocket(BaseWebSocket[str]):
         try:
             events = decode_user(data)
         except ProtocolChanged as error:
+            self._on_missed()
             raise FrameError(str(error)) from error
         problem = ""
+        failure: Exception | None = None
         for event in events:
             if not isinstance(event, Odd):
-                self._on_event(event, received_ns)
+                try:
+                    self._on_event(event, received_ns)
+                except Exception as error:
+                    failure = error  # once the other events of the frame are told
             elif event.problem:
                 problem = f"{event.kind or 'an event'} does not read: {event.problem}"
             else:
                 self.count_unknown(event.kind)
+        if problem or failure is not None:
+            self._on_missed()
+        if failure is not None:
+            raise failure
         if problem:
             raise FrameError(problem)
         return True

@@ -26,6 +26,7 @@ READ_BYTES = 256 * 1024
 HIGH_WATER = 64 * 1024
 LOW_WATER = 16 * 1024
 
+
 def _reset() -> ConnectionResetError:
     return ConnectionResetError(errno.ECONNRESET, "Connection reset by peer")
 
