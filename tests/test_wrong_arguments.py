@@ -73,9 +73,7 @@ async def test_a_plain_text_is_the_word_it_spells_and_never_the_opposite(venue: 
             [buy], [msgspec.structs.replace(at.leg, side="BUY", size="50", time_in_force="GTC")]
         )
         assert isinstance(changed, OrderId)
-        single = await at.exchange.place_limit_order(
-            at.market, at.leg.outcome, "BUY", "0.02", 100, time_in_force="GTC"
-        )
+        single = await at.exchange.place_limit_order(at.market, at.leg.outcome, "BUY", "0.02", 100, time_in_force="GTC")
         for order in (changed, single):
             status = await at.exchange.get_order_status(order)
             assert type(status.side) is Side

@@ -7,6 +7,7 @@ import re
 from contextlib import suppress
 from datetime import timedelta
 from decimal import Decimal
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -37,6 +38,7 @@ from pmkit.exchanges.types import (
     Side,
     TimeInForce,
 )
+from pmkit.http import HttpAnswer
 from tests.kalshi.trading import LOW, Desk, desk, eventually, watch
 from tests.local import kalshi_exchange
 
@@ -158,6 +160,30 @@ async def test_oe_04_a_5xx_is_no_refusal(status: int) -> None:
         with pytest.raises(OrderUnknown):
             await rest(one)
         assert len(one.exchange.unresolved) == 1
+
+
+async def test_a_refusal_of_an_order_that_the_socket_has_told_of_proves_nothing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Something in between answers with a body of the table while the exchange has the order."""
+    async with desk() as one:
+        await one.exchange.keep_warm()
+        write = one.exchange._session.write
+
+        async def refused(method: str, path: str, **options: Any) -> HttpAnswer:
+            answer = await write(method, path, **options)
+            if method == "POST":
+                await eventually(lambda: all(record.seen for record in one.exchange.journal.records.values()))
+                answer = msgspec.structs.replace(answer, status=429, body=b'{"error":"too many requests"}')
+            return answer
+
+        monkeypatch.setattr(one.exchange._session, "write", refused)
+        with pytest.raises(OrderUnknown, match="too many requests") as caught:
+            await rest(one)
+        assert one.exchange.unresolved == (caught.value.intent,)
+        found = await one.exchange.resolve_order(caught.value.intent)
+        assert isinstance(found, Accepted) and found.order_id.status is OrderState.LIVE
+        assert one.exchange.unresolved == ()
 
 
 async def test_oe_02_a_stale_stamp_is_signed_anew_once_with_the_same_client_id(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from decimal import Decimal
 
+import msgspec
 import pytest
 
 from pmkit.clock import Entropy
@@ -13,6 +14,7 @@ from pmkit.errors import CancelUnknown, InvalidOrder, MarketNotFound, NotSent, O
 from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import Absent, Accepted, Order, OrderId, OrderState, Side
+from pmkit.http import HttpAnswer
 
 pytest.importorskip("aiohttp", reason="the local venues need the extra pmkit[sim]")
 
@@ -193,3 +195,43 @@ async def test_rs_06_a_key_that_the_venue_forgot_is_fetched_anew_by_a_query(
     assert again.credentials.api_key != identity.credentials.api_key
     assert (await rest(exchange, market)).status is OrderState.LIVE
     await until(lambda: len(booked(venues)) == 2)
+
+
+async def test_a_refusal_of_an_order_that_the_socket_has_told_of_proves_nothing(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An edge in between answers with a text of the table while the engine has the order."""
+    await exchange.subscribe_orders(lambda status: None)
+    send = exchange._http.send
+
+    async def refused(method: str, path: str, body: bytes | None) -> HttpAnswer:
+        answer = await send(method, path, body)
+        if method == "POST":
+            await until(lambda: all(record.seen for record in exchange.journal.records.values()))
+            answer = msgspec.structs.replace(answer, status=429, body=b'{"error":"Too Many Requests"}')
+        return answer
+
+    monkeypatch.setattr(exchange._http, "send", refused)
+    with pytest.raises(OrderUnknown, match="Too Many Requests") as caught:
+        await rest(exchange, market)
+    assert exchange.unresolved == (caught.value.intent,)
+    found = await exchange.resolve_order(caught.value.intent)
+    assert isinstance(found, Accepted) and found.order_id.status is OrderState.LIVE
+    assert {str(found.order_id)} == booked(venues)
+    assert exchange.unresolved == ()
+
+
+async def test_a_lookup_that_is_answered_with_another_order_is_no_answer(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    other = await rest(exchange, market)
+    venues.polymarket.faults.arm("request_lost")
+    with pytest.raises(OrderUnknown) as caught:
+        await rest(exchange, market)
+    lost = str(caught.value.intent.order_id)
+    answer = await exchange._http.get(f"/data/order/{other}")
+    venues.polymarket.faults.http_status(f"^GET /data/order/{lost}", 200, answer.body.decode(), times=None)
+    with pytest.raises(OrderUnknown, match="another order"):
+        await exchange.resolve_order(caught.value.intent)
+    venues.polymarket.faults.forget(f"^GET /data/order/{lost}")
+    assert isinstance(await exchange.resolve_order(caught.value.intent), Absent)

@@ -95,9 +95,7 @@ class KalshiExchange(KalshiPortfolio):
     ) -> OrderId:
         """See `BaseExchange`: Kalshi has no market orders, so this is an IOC bounded by `worst_price`."""
         side, _ = order_words(side, TimeInForce.IOC)
-        order = taking_order(
-            self._newest(market), outcome, side, worst_price=worst_price, size=size, amount=amount
-        )
+        order = taking_order(self._newest(market), outcome, side, worst_price=worst_price, size=size, amount=amount)
         if client_order_id is not None:
             order = msgspec.structs.replace(order, client_order_id=client_order_id)
         return await self._place(market, order, reduce_only=reduce_only, cancel_on_pause=False)

@@ -135,6 +135,15 @@ class Journal:
                 return None
         return record
 
+    def stands(self, record: Record) -> bool:
+        """Whether the venue has told that this order rests or has filled."""
+        if record.order_id is None:
+            return False
+        known = self.statuses.get(record.order_id)
+        if known is not None and (not known.status.terminal or known.filled_amount > 0):
+            return True
+        return any(one.order_id == record.order_id for one in self.fills.values())
+
     def place(self, order_id: str, ticker: str, shard: int | None) -> None:
         """Where an order is, for its cancel."""
         self.places[order_id] = (ticker, shard)

@@ -202,6 +202,9 @@ class OrderEntry:
             if fresh and (result.filled_amount or not result.status.terminal):
                 self._expect(record)
             return result
+        if result.error is not None and self._journal.stands(record):
+            # The socket spoke of it: no refusal, whatever the answer says.
+            raise self._unknown(record, f"refused ({result.error}), and yet Kalshi has told of it")
         if result.error is not None:
             record.result = result.error
             raise result.error

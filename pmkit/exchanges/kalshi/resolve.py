@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Final
 
 from pmkit.clock import Clock
-from pmkit.errors import MarketNotFound, NotSent, OrderRejected, OrderUnknown, PmkitError
+from pmkit.errors import MarketNotFound, NotSent, OrderRejected, OrderUnknown, PmkitError, ProtocolChanged
 from pmkit.exchanges.kalshi.budget import LOOKUP_COST
 from pmkit.exchanges.kalshi.journal import Journal, Record, standing
 from pmkit.exchanges.kalshi.paging import pages
@@ -55,6 +55,8 @@ class Resolver:
     async def row(self, order_id: str) -> OrderRow:
         """One order by its id. Raises MarketNotFound where REST does not know it (yet, or any more)."""
         answer = await self._session.get(f"/portfolio/orders/{order_id}", OrderAnswer, cost=LOOKUP_COST)
+        if answer.order.order_id != order_id:
+            raise ProtocolChanged(f"Kalshi answers the query for order {order_id} with another order")
         return answer.order
 
     async def find(self, intent: Intent) -> OrderRow | None:

@@ -141,12 +141,20 @@ class Journal:
             )
         )
 
-    def _appeared(self, order_id: str) -> Record | None:
-        """The venue speaks of an order. One that was said not to stand is unknown again."""
+    def stands(self, order_id: str) -> bool:
+        """Whether the venue has told that this order rests or has filled."""
+        known = self.statuses.get(order_id)
+        return bool(self._of_order.get(order_id)) or (
+            known is not None and (not known.status.terminal or known.filled_amount > 0)
+        )
+
+    def _appeared(self, order_id: str, stillborn: bool = False) -> Record | None:
+        """The venue speaks of an order. One that was said not to stand is unknown again, but for one of which the venue
+        tells that nothing came of it."""
         record = self.records.get(order_id)
         if record is not None:
             record.seen = True
-            if isinstance(record.result, OrderRejected):
+            if isinstance(record.result, OrderRejected) and not stillborn:
                 _LOG.error("polymarket: order %s stands after all, though it was said: %s", order_id, record.result)
                 record.result, record.unresolved = None, True
         return record
@@ -158,7 +166,9 @@ class Journal:
 
         `outcome`: what its token is, where the row does not say.
         """
-        record = self._appeared(row.order_id)
+        state = row.state.state
+        over = state is not None and state.terminal and state is not OrderState.FILLED
+        record = self._appeared(row.order_id, stillborn=over and not row.size_matched)
         return self._merge(self.status_of(row, record, outcome, received_ns))
 
     def status_of(self, row: OwnOrder, record: Record | None, outcome: str, received_ns: int = 0) -> OrderStatus:

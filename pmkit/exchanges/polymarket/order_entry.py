@@ -208,7 +208,7 @@ class OrderEntry:
             refused = OrderClockSkew(str(error), error.skew_ms)
             for record in records:
                 self._refused(record, refused)
-            raise refused from error
+            raise self._error_of(records[0]) from error
         except PmkitError as error:
             for record in records:
                 self._unknown(record, str(error))
@@ -247,11 +247,11 @@ class OrderEntry:
         else:
             self._journal.forget(record)
 
-    def _refused(self, record: Record, error: OrderRejected) -> OrderRejected:
-        record.sent_at = self._clock.io_monotonic()
-        if record.seen:
+    def _refused(self, record: Record, error: OrderRejected) -> PmkitError:
+        if self._journal.stands(record.order_id):
             # The socket spoke of it: no refusal, whatever the answer says.
-            _LOG.error("polymarket: order %s was refused (%s) and stands", record.order_id, error)
+            return self._unknown(record, f"refused ({error}), and yet the venue has told of it")
+        record.sent_at = self._clock.io_monotonic()
         record.result = error
         self._on_refused(record.market, error)
         if isinstance(error, OrderAuthError):

@@ -13,7 +13,7 @@ from decimal import Decimal
 from typing import Final
 
 from pmkit.clock import Clock
-from pmkit.errors import InvalidOrder, MarketNotFound, OrderRejected, OrderUnknown, PmkitError
+from pmkit.errors import InvalidOrder, MarketNotFound, OrderRejected, OrderUnknown, PmkitError, ProtocolChanged
 from pmkit.exchanges.numbers import quotient
 from pmkit.exchanges.polymarket.journal import DUST, NOT_LISTED, Journal, Record
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
@@ -162,6 +162,8 @@ class OrderLookup:
     async def _find(self, order_id: str) -> OwnOrder | None:
         """By its id, else among the open ones."""
         row = await self._queries.order(order_id)
+        if row is not None and row.order_id.lower() != order_id:
+            raise ProtocolChanged(f"Polymarket answers the query for order {order_id} with another order")
         if row is None:
             rows = await self._queries.open_orders(order_id=order_id)
             row = next((one for one in rows if one.order_id.lower() == order_id), None)
