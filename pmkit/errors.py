@@ -10,7 +10,7 @@ Placing an order has three outcomes (DESIGN section 3): an order id, `OrderRejec
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from pmkit.exchanges.types import Intent
@@ -18,6 +18,16 @@ if TYPE_CHECKING:
 
 class PmkitError(Exception):
     """The root: `except PmkitError` catches all that pmkit raises on purpose."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # By default a copy or pickle is made by calling the class with the message, which most here do not take.
+        return _copied, (type(self), self.args), self.__dict__
+
+
+def _copied(kind: type[PmkitError], args: tuple[Any, ...]) -> PmkitError:
+    error = kind.__new__(kind)
+    error.args = args
+    return error
 
 
 class ConfigError(PmkitError):

@@ -73,6 +73,8 @@ class Subscription(Generic[T]):
         on_close: Callable[[Subscription[T]], Awaitable[None] | None] | None = None,
         refill: Callable[[], Awaitable[Iterable[T]]] | None = None,
     ) -> None:
+        if callback is not None and not callable(callback):
+            raise TypeError(f"{name}: the callback is a {type(callback).__name__}, which cannot be called")
         if policy is Policy.NEVER_DROP and (refill is None or key is id):
             raise ValueError(f"{name}: a stream that never drops needs a way to refill what overflowed, and a key")
         self.name = name

@@ -106,3 +106,17 @@ def test_a_foreign_outcome_is_named() -> None:
     with pytest.raises(InvalidOrder, match="'YES' is no outcome of M: it has UP and DOWN"):
         market().token_id("YES")
     assert market().opposite("UP") == "DOWN"
+
+
+@pytest.mark.parametrize("price", ["-0.01", "1.01", "2"])
+def test_a_price_outside_of_a_dollar_has_no_fee(price: str) -> None:
+    """The formula gives a negative fee there, and a market would seem to pay for trading."""
+    for ask in (lambda: market().fee(price, 10), lambda: market().break_even(price)):
+        with pytest.raises(InvalidOrder, match="between 0 and 1"):
+            ask()
+
+
+def test_negative_sizes_are_refused_and_not_rounded() -> None:
+    for ask in (lambda: market().floor_size("-1.555"), lambda: market().fee("0.5", -10)):
+        with pytest.raises(InvalidOrder, match="negative"):
+            ask()

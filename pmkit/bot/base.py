@@ -25,7 +25,7 @@ from pmkit.bot.own import OwnOrders
 from pmkit.bot.windows import Window
 from pmkit.clock import Clock
 from pmkit.errors import ConfigError, PmkitError
-from pmkit.exchanges.base import BaseExchange
+from pmkit.exchanges.base import BaseExchange, asset_names
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import Fill, FillState, Intent, Liquidity, MarketResult, NoMarket
@@ -95,7 +95,7 @@ class BaseBot(Life):
             raise ConfigError("a bot needs at least one exchange and one asset")
         name = f"pmkit.bot.{type(self).__name__}"
         super().__init__(clock or listed[0].clock, log or logging.getLogger(name))
-        self.assets = tuple(asset.upper() for asset in assets)
+        self.assets = asset_names(assets)
         self.interval = interval
         self.feeds = tuple(feeds)
         self.settings = settings

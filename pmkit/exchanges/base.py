@@ -7,6 +7,7 @@ empty answer. Nothing connects in `__init__`; `close()` is idempotent.
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
@@ -17,7 +18,7 @@ from typing import Any, Self, TypeAlias, TypeVar
 
 from pmkit.clock import Clock
 from pmkit.endpoints import Endpoints
-from pmkit.errors import InvalidOrder, MarketNotFound, NotSent, PmkitError
+from pmkit.errors import ConfigError, InvalidOrder, MarketNotFound, NotSent, PmkitError
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import (
@@ -43,6 +44,7 @@ from pmkit.exchanges.types import (
 from pmkit.streams import Subscription
 from pmkit.venue_clock import VenueClock
 
+_ASSET = re.compile(r"[A-Za-z0-9]{1,12}").fullmatch
 T = TypeVar("T")
 Callback: TypeAlias = Callable[[T], Awaitable[None]] | Callable[[T], None]
 Amount: TypeAlias = Decimal | str | int
@@ -54,6 +56,38 @@ def not_placed(market_id: str, error: PmkitError) -> InvalidOrder | NotSent:
     if isinstance(error, MarketNotFound):
         return InvalidOrder(f"{error}: nothing was sent")
     return NotSent(f"the market {ascii(market_id)[:80]} could not be read, nothing was sent: {error}")
+
+
+def asset_name(asset: object) -> str:
+    """The symbol of an asset, upper case. Raises ConfigError for what is none."""
+    if not isinstance(asset, str) or not _ASSET(asset):
+        raise ConfigError(f"asset {ascii(asset)[:40]} is no name of one: write it like BTC")
+    return asset.upper()
+
+
+def asset_names(assets: Iterable[str]) -> tuple[str, ...]:
+    """Symbols of assets, upper case, each once. Raises ConfigError for what is none, and for a text instead of several
+    (which would be taken for its letters).
+    """
+    if isinstance(assets, str):
+        raise ConfigError(f"assets is the text {ascii(assets)[:40]}: give a list such as ['BTC']")
+    return tuple(dict.fromkeys(asset_name(asset) for asset in assets))
+
+
+def order_ids_of(order_ids: Sequence[object]) -> list[str]:
+    """Order ids, each once. Raises InvalidOrder for what is none, and for a text instead of several (which would be
+    taken for its letters).
+    """
+    ids = [order_id for order_id in order_ids if isinstance(order_id, str) and order_id]
+    if isinstance(order_ids, str) or len(ids) != len(order_ids):
+        raise InvalidOrder(f"{ascii(order_ids)[:80]} is no list of order ids: nothing was sent")
+    return list(dict.fromkeys(ids))
+
+
+def check_limit(limit: int | None) -> None:
+    """Raises InvalidOrder for a number of rows that is not above zero."""
+    if limit is not None and limit <= 0:
+        raise InvalidOrder(f"limit {limit} is not above zero")
 
 
 class MarketData(ABC):
@@ -134,7 +168,7 @@ class MarketData(ABC):
 
 class MarketFinder(ABC):
     """Finds the windows of an asset. Returns `Market | NoMarket`; raises ConfigError for an unknown asset or interval
-    and what the query raised when it failed.
+    and what the query raised when it failed. Assets are taken in upper and lower case.
     """
 
     def __init__(self, data: MarketData) -> None:
@@ -161,11 +195,22 @@ class MarketFinder(ABC):
     async def list_markets(
         self, asset: str | None = None, status: MarketStatus | None = None, interval: str = "15m"
     ) -> list[Market]:
-        """All listed markets of an asset (None: of every asset), oldest window first."""
+        """The listed markets of an asset (None: of every asset) that are not over, oldest window first; with a status
+        those that have it, and with CLOSED or RESOLVED those of the last day.
+        """
 
     @abstractmethod
     async def list_assets(self, interval: str = "15m") -> list[str]:
         """The assets this venue lists windows of."""
+
+    @staticmethod
+    def _status(status: MarketStatus | None) -> MarketStatus | None:
+        """What `list_markets` is asked for. A word that is none must not look like an empty list."""
+        try:
+            return None if status is None else MarketStatus(status)
+        except ValueError:
+            known = ", ".join(MarketStatus)
+            raise ConfigError(f"{ascii(status)[:40]} is no status of a market: there are {known}") from None
 
     def get_seconds_remaining(self, market: Market) -> float:
         """Seconds (venue time) until the market closes; negative afterwards."""
@@ -267,7 +312,9 @@ class BaseExchange(MarketData):
 
     @abstractmethod
     async def get_trade_history(self, since: datetime | None = None, limit: int | None = None) -> list[Trade]:
-        """Own past trades with won / lost / open, oldest first."""
+        """Own past trades with won / lost / open, oldest first: those from `since` (aware) on, the first `limit` of
+        them. Raises InvalidOrder for a limit that is not above zero.
+        """
 
     @abstractmethod
     async def subscribe_fills(self, callback: Callback[Fill] | None = None) -> Subscription[Fill]:

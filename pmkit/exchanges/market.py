@@ -6,12 +6,15 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from math import gcd
+from typing import TypeVar
 
 import msgspec
 
 from pmkit.errors import InvalidOrder
 from pmkit.exchanges.numbers import scaled, to_decimal, whole
-from pmkit.exchanges.types import PRICE_SCALE, MarketStatus, Side, TimeInForce
+from pmkit.exchanges.types import PRICE_SCALE, MarketStatus, NoMarket, Side, TimeInForce
+
+M = TypeVar("M", bound="Market")
 
 ONE = Decimal(1)
 _EXACT = Context(prec=60)
@@ -222,13 +225,13 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         return found
 
     def floor_size(self, size: object) -> Decimal:
-        """The size cut to the size step. May be below the minimum."""
-        value = to_decimal(size, "size")
+        """The size cut to the size step. May be below the minimum. Raises InvalidOrder for a negative one."""
+        value = _from_zero(size, "size")
         return _EXACT.multiply(_EXACT.divide_int(value, self.size_step), self.size_step)
 
     def fee(self, price: object, size: object, maker: bool = False) -> Decimal:
-        """Dollars of fee for one fill of this size at this price."""
-        return self.fees.fee(to_decimal(price, "price"), to_decimal(size, "size"), maker)
+        """Dollars of fee for one fill of this size at this price. Raises InvalidOrder for a price outside 0 to 1."""
+        return self.fees.fee(_within_dollar(price), _from_zero(size, "size"), maker)
 
     def size_for(self, amount: object, price: object, maker: bool = False) -> Decimal:
         """The largest legal size that `amount` dollars buy at `price`, fee included.
@@ -316,14 +319,30 @@ class Market(msgspec.Struct, frozen=True, kw_only=True):
         return self.fees.fee(price, size, maker=True)
 
     def break_even(self, price: object, maker: bool = False) -> Decimal:
-        """The probability at which buying at `price` and holding to the end neither wins nor loses, per share."""
-        limit = to_decimal(price, "price")
+        """The probability at which buying at `price` and holding to the end neither wins nor loses, per share. Raises
+        InvalidOrder for a price outside 0 to 1.
+        """
+        limit = _within_dollar(price)
         return _EXACT.add(limit, self.fees.raw(limit, ONE, maker))
 
     def payout(self, outcome: str) -> Decimal | None:
         """Dollars per share after resolution, None before."""
         self.token_id(outcome)
         return None if self.payouts is None else self.payouts[self.outcomes.index(outcome)]
+
+
+def _within_dollar(price: object) -> Decimal:
+    value = to_decimal(price, "price")
+    if not 0 <= value <= 1:
+        raise InvalidOrder(f"price {value:f} is not between 0 and 1 dollar")
+    return value
+
+
+def _from_zero(number: object, what: str) -> Decimal:
+    value = to_decimal(number, what)
+    if value < 0:
+        raise InvalidOrder(f"{what} {value:f} is negative")
+    return value
 
 
 def order_words(side: object, time_in_force: object) -> tuple[Side, TimeInForce]:
@@ -339,18 +358,31 @@ def order_words(side: object, time_in_force: object) -> tuple[Side, TimeInForce]
         raise InvalidOrder(f"{error}: sides are BUY and SELL, times in force GTC, GTD, IOC and FOK") from None
 
 
-def _wrong_combination(time_in_force: TimeInForce, expires_at: datetime | None, post_only: bool, now_ms: int) -> str:
+def _wrong_combination(time_in_force: TimeInForce, expires_at: object, post_only: bool, now_ms: int) -> str:
     """What is wrong with a combination of order arguments, in words; empty when it is legal."""
     if (time_in_force is TimeInForce.GTD) != (expires_at is not None):
         return "expires_at goes with GTD, and GTD needs it"
     if expires_at is not None:
-        if expires_at.tzinfo is None:
+        if not isinstance(expires_at, datetime) or expires_at.tzinfo is None:
             return "expires_at has to be an aware datetime (UTC)"
         if expires_at.timestamp() * 1000 <= now_ms:
             return "expires_at lies in the past"
     if post_only and time_in_force in (TimeInForce.IOC, TimeInForce.FOK):
         return "a post-only order rests: it goes with GTC and GTD only"
     return ""
+
+
+def market_of(kind: type[M], market: object, venue: str) -> M:
+    """The market as one of that venue. Raises InvalidOrder for another venue's, for a NoMarket and for what is none."""
+    if isinstance(market, kind):
+        return market
+    if isinstance(market, Market):
+        what = f"{market.label} is a market of {market.venue}"
+    elif isinstance(market, NoMarket):
+        what = f"there is no market ({market.reason})"
+    else:
+        what = f"{ascii(market)[:60]} is no Market"
+    raise InvalidOrder(f"{what}, and one of {venue} is needed: nothing was sent")
 
 
 def by_token(markets: Mapping[str, Market]) -> dict[str, tuple[Market, str]]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from datetime import datetime
 from decimal import Decimal
 from enum import StrEnum
-from typing import Literal, Self
+from typing import Any, Literal, Self
 
 import msgspec
 
@@ -158,6 +158,10 @@ class OrderId(str):
         self.average_price = average_price
         self.fee = fee
         return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A text is copied and pickled by its letters alone, which `__new__` does not take.
+        return type(self), (str(self), self.status, self.filled_amount, self.average_price, self.fee)
 
 
 class Order(msgspec.Struct, frozen=True, kw_only=True, gc=False):

@@ -78,7 +78,7 @@ async def test_an_index_that_the_venue_does_not_have_is_said() -> None:
         with pytest.raises(VenueUnavailable, match="no index of NOSUCH"):
             await data.subscribe_reference(["NOSUCH"])
         for wrong in ("", "a b", "B/../C"):
-            with pytest.raises(ConfigError, match="is no asset"):
+            with pytest.raises(ConfigError, match="write it like BTC"):
                 await data.subscribe_reference([wrong])
 
 

@@ -25,6 +25,7 @@ from pmkit.errors import (
     PmkitError,
     VenueUnavailable,
 )
+from pmkit.exchanges.base import order_ids_of
 from pmkit.exchanges.kalshi.account import Account
 from pmkit.exchanges.kalshi.budget import MAX_BATCH, TokenBudget
 from pmkit.exchanges.kalshi.journal import Journal
@@ -127,7 +128,7 @@ class Changes:
         """Cancel several, in batches; a result or error per id."""
         results: dict[str, CancelResult | PmkitError] = {}
         legs: list[CancelLeg] = []
-        for order_id in dict.fromkeys(map(str, order_ids)):  # an OrderId has more in it than JSON takes
+        for order_id in map(str, order_ids_of(order_ids)):  # an OrderId has more in it than JSON takes
             try:
                 order_path(order_id)
                 ticker, shard = await self._place_of(order_id)

@@ -68,8 +68,9 @@ class KalshiExchange(KalshiPortfolio):
         """See `BaseExchange`. `reduce_only`: never more than the position, IOC only. `cancel_on_pause`: gone when
         trading in the market is paused."""
         side, time_in_force = order_words(side, time_in_force)
+        own = self._newest(market)
         order = Order(
-            market_id=market.market_id,
+            market_id=own.market_id,
             outcome=outcome,
             side=side,
             price=to_decimal(price, "price"),
@@ -79,7 +80,7 @@ class KalshiExchange(KalshiPortfolio):
             post_only=post_only,
             client_order_id=client_order_id,
         )
-        return await self._place(market, order, reduce_only=reduce_only, cancel_on_pause=cancel_on_pause)
+        return await self._place(own, order, reduce_only=reduce_only, cancel_on_pause=cancel_on_pause)
 
     async def place_market_order(
         self,
@@ -95,13 +96,13 @@ class KalshiExchange(KalshiPortfolio):
     ) -> OrderId:
         """See `BaseExchange`: Kalshi has no market orders, so this is an IOC bounded by `worst_price`."""
         side, _ = order_words(side, TimeInForce.IOC)
-        order = taking_order(self._newest(market), outcome, side, worst_price=worst_price, size=size, amount=amount)
+        own = self._newest(market)
+        order = taking_order(own, outcome, side, worst_price=worst_price, size=size, amount=amount)
         if client_order_id is not None:
             order = msgspec.structs.replace(order, client_order_id=client_order_id)
-        return await self._place(market, order, reduce_only=reduce_only, cancel_on_pause=False)
+        return await self._place(own, order, reduce_only=reduce_only, cancel_on_pause=False)
 
-    async def _place(self, market: Market, order: Order, *, reduce_only: bool, cancel_on_pause: bool) -> OrderId:
-        own = self._newest(market)
+    async def _place(self, own: KalshiMarket, order: Order, *, reduce_only: bool, cancel_on_pause: bool) -> OrderId:
         choices = self._choices
         if reduce_only or cancel_on_pause:
             choices = Choices(
@@ -243,7 +244,8 @@ class KalshiExchange(KalshiPortfolio):
         return await self._changes.cancel_many(order_ids)
 
     async def cancel_all(self, market: Market) -> dict[str, CancelResult | PmkitError]:
-        return await self._changes.cancel_many([one.order_id for one in await self.get_open_orders(market)])
+        own = self._newest(market)  # never without a market: that would be every order of the account
+        return await self._changes.cancel_many([one.order_id for one in await self.get_open_orders(own)])
 
     async def cancel_everything(self) -> None:
         """The kill switch: cancels **every** order of the account in all markets, also those of other programs. Orders

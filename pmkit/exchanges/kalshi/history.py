@@ -11,7 +11,8 @@ from decimal import Decimal
 
 import msgspec
 
-from pmkit.errors import InvalidOrder, MarketNotFound, ProtocolChanged
+from pmkit.errors import MarketNotFound, ProtocolChanged
+from pmkit.exchanges.base import check_limit
 from pmkit.exchanges.kalshi.account import Account
 from pmkit.exchanges.kalshi.catalogue import Catalogue
 from pmkit.exchanges.kalshi.journal import count_of
@@ -63,8 +64,7 @@ class History:
 
     async def trades(self, since_ms: int | None, limit: int | None) -> list[Trade]:
         """Own fills with what became of them, oldest first."""
-        if limit is not None and limit <= 0:
-            raise InvalidOrder(f"limit {limit} is not above zero")
+        check_limit(limit)
         rows = {(row.trade_id, row.order_id): row for row in await self._archived(since_ms)}
         rows |= {(row.trade_id, row.order_id): row async for row in self._account.fill_rows(since_ms=since_ms)}
         fills = [one for one in map(self._account.as_fill, rows.values()) if one.venue_ms >= (since_ms or 0)]

@@ -112,13 +112,14 @@ class KalshiMarketData(PublicReads):
             self._finder = KalshiMarketFinder(self)
         return self._finder
 
-    def current(self, market: Market) -> Market:
+    def current(self, market: Market) -> KalshiMarket:
         """The freshest known state of a market, without asking anybody."""
-        return self.catalogue.markets.get(market.market_id, market)
+        mine = own(market)
+        return self.catalogue.markets.get(mine.ticker, mine)
 
     def book(self, market: Market, outcome: str) -> OrderBook:
         """The live book of an outcome. Not subscribed: an empty one, not valid, reason "not subscribed"."""
-        token_id = market.token_id(outcome)
+        token_id = own(market).token_id(outcome)
         pair = self.feed.pairs.get(market.market_id)
         if pair is not None:
             return pair.no if outcome == NO else pair.yes
@@ -326,7 +327,7 @@ class KalshiMarketData(PublicReads):
 
 
 def _chosen(markets: Iterable[Market]) -> dict[str, KalshiMarket]:
-    return {market.market_id: own(market) for market in markets}
+    return {mine.market_id: mine for mine in map(own, markets)}
 
 
 def _token_of(book: OrderBook) -> str:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from pmkit.clock import to_utc
 from pmkit.errors import ConfigError, MarketNotFound, PmkitError, ProtocolChanged
-from pmkit.exchanges.base import MarketFinder
+from pmkit.exchanges.base import MarketFinder, asset_name
 from pmkit.exchanges.kalshi.catalogue import TRANSIENT, Catalogue
 from pmkit.exchanges.kalshi.rest_messages import Schedule, SeriesRow, StatusAnswer
 from pmkit.exchanges.kalshi.schedule import closed_until
@@ -33,6 +33,7 @@ _RETRY_MS: Final = 15_000
 """A list may come from the CDN and be 15 s old."""
 _MISS_SECONDS: Final = 1.0
 _MISS_WALL_SECONDS: Final = 0.25
+_OVER: Final = (MarketStatus.CLOSED, MarketStatus.RESOLVED)
 _PAGE: Final = 20
 _DAY_PAGE: Final = 1000
 _LOG = logging.getLogger("pmkit.kalshi")
@@ -81,12 +82,13 @@ class KalshiMarketFinder(MarketFinder):
         *,
         series: str | None = None,
     ) -> list[Market]:
-        """Windows of an asset (None: of every one), oldest first: those listed for the next day and, unless UPCOMING or
-        OPEN ones are asked for, those of the last 24 hours.
+        """Windows of an asset (None: of every one) that are not over, oldest first, as far as the next day is listed;
+        with status CLOSED or RESOLVED those of the last 24 hours.
 
         `series` lists another series instead, e.g. "KXBTCD" (hourly), "KXBTC" (ranges), "KXHIGHNY" (weather) or
         "KXNBAGAME": all its markets that close from then on. Raises MarketNotFound for a wrong one.
         """
+        status = self._status(status)
         if series is not None:
             if asset is not None:
                 raise ConfigError("list_markets takes an asset or a series, not both")
@@ -97,20 +99,20 @@ class KalshiMarketFinder(MarketFinder):
         else:
             chosen = [await self._series(asset, interval)]
         now = await self._catalogue.now_ms()
-        since = now if status in (MarketStatus.UPCOMING, MarketStatus.OPEN) else now - _DAY_MS
+        since = now - _DAY_MS if status in _OVER else now
         found: list[KalshiMarket] = []
         for one in chosen:
             found += await self._read(one, since, now + 2 * _DAY_MS, _DAY_PAGE)
         states: list[Market] = [market.at(now) for market in sorted(found, key=lambda one: (one.open_ms, one.ticker))]
-        return [market for market in states if status is None or market.status is status]
+        return [market for market in states if _fits(market, status, now)]
 
     async def _list_series(self, ticker: str, status: MarketStatus | None) -> list[Market]:
         row = await self._catalogue.series(ticker)
         now = await self._catalogue.now_ms()
-        since = now if status in (MarketStatus.UPCOMING, MarketStatus.OPEN) else now - _DAY_MS
+        since = now - _DAY_MS if status in _OVER else now
         found = await self._catalogue.listed(row, since, None, _DAY_PAGE)
         states: list[Market] = [market.at(now) for market in sorted(found, key=lambda one: (one.close_ms, one.ticker))]
-        return [market for market in states if status is None or market.status is status]
+        return [market for market in states if _fits(market, status, now)]
 
     async def list_series(self, category: str = "Crypto") -> list[SeriesRow]:
         """Every series of a category of Kalshi's ("Crypto", "Climate and Weather", "Sports", ...), for
@@ -129,12 +131,13 @@ class KalshiMarketFinder(MarketFinder):
 
     async def _series(self, asset: str, interval: str) -> SeriesRow:
         self._check_interval(interval)
+        asset = asset_name(asset)
         series = (await self._catalogue.up_down_series()).get(asset)
         if series is None:
             known = await self._catalogue.up_down_series(refresh=True)
             series = known.get(asset)
             if series is None:
-                raise ConfigError(f"Kalshi has no 15-minute windows of {ascii(asset)[:20]}: it has {', '.join(known)}")
+                raise ConfigError(f"Kalshi has no 15-minute windows of {asset}: it has {', '.join(known)}")
         return series
 
     async def _find(self, series: SeriesRow, at_ms: int) -> KalshiMarket | None:
@@ -242,6 +245,10 @@ class KalshiMarketFinder(MarketFinder):
     def _shard(self, series: SeriesRow) -> int:
         known = [market.exchange_index for market in self._windows.get(series.ticker, {}).values()]
         return max([series.exchange_index or 0, *known])
+
+
+def _fits(market: Market, status: MarketStatus | None, now_ms: int) -> bool:
+    return market.close_ms > now_ms if status is None else market.status is status
 
 
 def _trades(status: StatusAnswer, shard: int) -> bool:

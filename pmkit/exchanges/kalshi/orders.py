@@ -51,12 +51,12 @@ WIRE_TIME_IN_FORCE: Final = {
 # -- paths and queries ------------------------------------------------------------------------------------------------
 
 
-def order_path(order_id: str, action: str = "") -> str:
+def order_path(order_id: object, action: str = "") -> str:
     """The path of one order; `action` is "", "amend" or "decrease".
 
     Raises InvalidOrder for an id that is empty (DELETE without an id cancels everything) or could name another path.
     """
-    if not _ID(order_id) or order_id in _RESERVED:
+    if not isinstance(order_id, str) or not _ID(order_id) or order_id in _RESERVED:
         raise InvalidOrder(f"{ascii(order_id)[:80]} is no order id of Kalshi: nothing was sent")
     return f"{ORDERS_PATH}/{order_id}{'/' + action if action else ''}"
 
@@ -356,8 +356,10 @@ def _expiry(time_in_force: TimeInForce, expires_at: datetime | None, now_ms: int
     return _seconds(expires_at, now_ms)
 
 
-def _seconds(moment: datetime, now_ms: int) -> int:
+def _seconds(moment: object, now_ms: int) -> int:
     """Epoch seconds, cut: the order is never there after the moment that was asked for."""
+    if not isinstance(moment, datetime):
+        raise InvalidOrder(f"expires_at {ascii(moment)[:40]} is no datetime")
     if moment.tzinfo is None:
         raise InvalidOrder(f"expires_at {moment.isoformat()} has no zone: give an aware datetime, e.g. in UTC")
     seconds = int(moment.astimezone(UTC).replace(microsecond=0).timestamp())

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from pmkit.clock import Clock, to_ms
 from pmkit.endpoints import Endpoints, require_safe
-from pmkit.errors import InvalidOrder, MarketNotFound
+from pmkit.errors import MarketNotFound
 from pmkit.exchanges.base import Callback, PublicSide
 from pmkit.exchanges.kalshi.account import Account
 from pmkit.exchanges.kalshi.auth import Signer
@@ -143,9 +143,7 @@ class KalshiPortfolio(PublicSide):
 
     def _newest(self, market: Market) -> KalshiMarket:
         """The newest state of a market: its grid or close may have changed. Raises InvalidOrder for a foreign one."""
-        if not isinstance(market, KalshiMarket):
-            raise InvalidOrder(f"{ascii(market.market_id)[:60]} is not a Kalshi market: nothing was sent")
-        return self.data.catalogue.markets.get(market.ticker, market)
+        return self.data.current(market)
 
     # Looking up.
 
@@ -166,12 +164,12 @@ class KalshiPortfolio(PublicSide):
             return await self._account.archived_status(order_id)
 
     async def get_open_orders(self, market: Market | None = None) -> list[OrderStatus]:
-        return await self._account.open_orders(None if market is None else market.market_id)
+        return await self._account.open_orders(None if market is None else self._newest(market).ticker)
 
     async def get_orders(self, market: Market | None = None, since: datetime | None = None) -> list[OrderStatus]:
         """Every order of the account, open and over, oldest first, which tells a new process what its predecessor did.
         Kalshi archives finished ones after two weeks."""
-        ticker = None if market is None else market.market_id
+        ticker = None if market is None else self._newest(market).ticker
         return await self._account.orders(ticker, None if since is None else to_ms(since))
 
     async def get_positions(self) -> list[Position]:
@@ -201,7 +199,7 @@ class KalshiPortfolio(PublicSide):
 
     async def queue_positions(self, market: Market) -> dict[str, Decimal]:
         """Contracts ahead of each resting order of a market, by order id; one call."""
-        return await self._account.queue_positions(market.market_id)
+        return await self._account.queue_positions(self._newest(market).ticker)
 
     async def exchange_status(self) -> StatusAnswer:
         """Whether the exchange is up and trading, also per shard."""

@@ -25,8 +25,8 @@ from pmkit.exchanges.kalshi.candles import CandlesAnswer, KalshiCandle, candle
 from pmkit.exchanges.kalshi.catalogue import Catalogue
 from pmkit.exchanges.kalshi.market_watch import QUICK_SECONDS
 from pmkit.exchanges.kalshi.rest_messages import DepthAnswer, Schedule, StatusAnswer, TradesPage
-from pmkit.exchanges.kalshi.types import NO, VENUE, KalshiMarket, RowError, parse_trade
-from pmkit.exchanges.market import Market
+from pmkit.exchanges.kalshi.types import NO, VENUE, KalshiMarket, RowError, is_ticker, parse_trade
+from pmkit.exchanges.market import Market, market_of
 from pmkit.exchanges.numbers import BookError
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import MarketResult, PublicTrade
@@ -77,13 +77,22 @@ class PublicReads(MarketData):
         try:
             return await self.catalogue.market(market_id)
         except MarketNotFound:
+            if not is_ticker(market_id):
+                raise
+        try:
             return await self.catalogue.archived_market(market_id)
+        except MarketNotFound as error:
+            raise MarketNotFound(
+                f"Kalshi knows no market {market_id}, neither live nor archived: use the ticker of a market, like "
+                "KXBTC15M-26NOV202015-15 (that of a series or an event is shorter)"
+            ) from error
 
     async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
         """One REST read of a book, valid at the moment of the answer; its `venue_ms` is an estimate, as the venue gives
         none. Raises what the query raises."""
+        ticker = own(market).ticker
         market.token_id(outcome)
-        answer = await self.session.get(f"/markets/{own(market).ticker}/orderbook")
+        answer = await self.session.get(f"/markets/{ticker}/orderbook")
         depth = answer.decode(DepthAnswer).orderbook_fp
         pair = BookPair(market.market_id, market.grid.unit)
         venue_ms = (answer.sent_ms + answer.received_ms) // 2 + self.venue_clock.offset_ms
@@ -227,7 +236,5 @@ class PublicReads(MarketData):
 
 
 def own(market: Market) -> KalshiMarket:
-    """The market, which must be of Kalshi. Raises ConfigError."""
-    if not isinstance(market, KalshiMarket):
-        raise ConfigError(f"{ascii(market)[:60]} is not a Kalshi market")
-    return market
+    """The market, which must be of Kalshi. Raises InvalidOrder."""
+    return market_of(KalshiMarket, market, "Kalshi")

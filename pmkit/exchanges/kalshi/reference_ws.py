@@ -18,7 +18,7 @@ import msgspec
 
 from pmkit.clock import Clock
 from pmkit.errors import AuthError, ConfigError, PmkitError, VenueUnavailable
-from pmkit.exchanges.base import Callback
+from pmkit.exchanges.base import Callback, asset_names
 from pmkit.exchanges.kalshi.auth import HandshakeSigner
 from pmkit.exchanges.kalshi.messages import (
     ENDED_CODES,
@@ -191,7 +191,7 @@ class IndexPrices:
         Raises ConfigError for what is no asset, AuthError where the venue refuses the key, VenueUnavailable where no
         tick comes.
         """
-        index_ids = {index_of(asset): asset for asset in (one.upper() for one in assets)}
+        index_ids = {index_of(asset): asset for asset in asset_names(assets)}
         stream: Subscription[ReferencePrice] = Subscription(
             "kalshi reference",
             self._clock,

@@ -101,9 +101,9 @@ class KalshiTicker(msgspec.Struct, frozen=True, kw_only=True):
     received_ns: int
 
 
-def is_ticker(text: str) -> bool:
+def is_ticker(text: object) -> bool:
     """Whether a text can be a ticker. Anything else is never put into a URL."""
-    return _TICKER(text) is not None
+    return isinstance(text, str) and _TICKER(text) is not None
 
 
 def asset_of(series_ticker: str) -> str | None:

@@ -16,7 +16,16 @@ from typing import Any
 
 from pmkit.clock import to_ms
 from pmkit.errors import InvalidOrder, MarketNotFound, OrderUnknown, PmkitError
-from pmkit.exchanges.base import Amount, Callback, LegResult, MarketData, PublicSide, not_placed
+from pmkit.exchanges.base import (
+    Amount,
+    Callback,
+    LegResult,
+    MarketData,
+    PublicSide,
+    check_limit,
+    not_placed,
+    order_ids_of,
+)
 from pmkit.exchanges.market import Market, order_words
 from pmkit.exchanges.numbers import to_decimal
 from pmkit.exchanges.paper.desk import PaperDesk
@@ -94,7 +103,7 @@ class PaperExchange(PublicSide):
             best_ask=best_ask,
         )
         order = Order(
-            market_id=market.market_id,
+            market_id=own.market_id,
             outcome=outcome,
             side=side,
             price=to_decimal(price, "price"),
@@ -123,7 +132,7 @@ class PaperExchange(PublicSide):
             outcome, side, worst_price=worst_price, size=size, amount=amount, best_ask=best_ask
         )  # fmt: skip
         order = Order(
-            market_id=market.market_id,
+            market_id=own.market_id,
             outcome=outcome,
             side=side,
             price=to_decimal(worst_price, "worst_price"),
@@ -189,6 +198,7 @@ class PaperExchange(PublicSide):
         return await self._leg(order)
 
     async def cancel_order(self, order_id: str) -> CancelResult:
+        order_ids_of([order_id])
         await self.clock.sleep(self._desk.latency_ms / 1000)
         order = self._matcher.orders.get(order_id)
         if order is None or order.status.terminal:
@@ -199,11 +209,13 @@ class PaperExchange(PublicSide):
         return CancelResult.CANCELED
 
     async def cancel_orders(self, order_ids: Sequence[str]) -> dict[str, CancelResult | PmkitError]:
-        results = await asyncio.gather(*(self.cancel_order(order_id) for order_id in order_ids))
-        return dict(zip(order_ids, results, strict=True))
+        ids = order_ids_of(order_ids)
+        results = await asyncio.gather(*(self.cancel_order(order_id) for order_id in ids))
+        return dict(zip(ids, results, strict=True))
 
     async def cancel_all(self, market: Market) -> dict[str, CancelResult | PmkitError]:
-        return await self.cancel_orders([order.order_id for order in self._matcher.open_orders(market.market_id)])
+        own = self.data.current(market)  # which refuses what is no market of this venue
+        return await self.cancel_orders([order.order_id for order in self._matcher.open_orders(own.market_id)])
 
     async def resolve_order(self, intent: Intent) -> Accepted | Absent:
         order = self._matcher.orders.get(self._desk.by_client.get(intent.client_order_id, ""))
@@ -223,7 +235,7 @@ class PaperExchange(PublicSide):
         return order.as_status(self.clock.time_ns())
 
     async def get_open_orders(self, market: Market | None = None) -> list[OrderStatus]:
-        found = self._matcher.open_orders(None if market is None else market.market_id)
+        found = self._matcher.open_orders(None if market is None else self.data.current(market).market_id)
         return [order.as_status(self.clock.time_ns()) for order in found]
 
     async def get_positions(self) -> list[Position]:
@@ -231,9 +243,13 @@ class PaperExchange(PublicSide):
 
     async def get_balance(self, market: Market | None = None) -> Decimal:
         account = self._matcher.account
-        return account.shown_cash if market is None else account.free_cash
+        if market is None:
+            return account.shown_cash
+        self.data.current(market)  # which refuses what is no market of this venue
+        return account.free_cash
 
     async def get_trade_history(self, since: datetime | None = None, limit: int | None = None) -> list[Trade]:
+        check_limit(limit)
         rows = self._matcher.account.history()
         if since is not None:
             since_ms = to_ms(since)

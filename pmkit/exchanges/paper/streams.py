@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from pmkit.clock import Clock
+from pmkit.errors import VenueUnavailable
 from pmkit.exchanges.base import Callback
 from pmkit.exchanges.paper.matcher import Matcher
 from pmkit.exchanges.paper.order import PaperOrder
@@ -22,6 +23,11 @@ class PaperStreams:
         self._matcher = matcher
         self._fills: list[Subscription[Fill]] = []
         self._orders: list[Subscription[OrderStatus]] = []
+        self._closed = False
+
+    def _check_closed(self) -> None:
+        if self._closed:
+            raise VenueUnavailable("this exchange is closed: make a new object")
 
     def publish_fill(self, fill: Fill) -> None:
         """Tell everyone of a fill or a change of its state."""
@@ -36,6 +42,7 @@ class PaperStreams:
 
     def fills(self, callback: Callback[Fill] | None) -> Subscription[Fill]:
         """A new listener to fills."""
+        self._check_closed()
         stream = Subscription(
             f"{self._venue} paper fills",
             self._clock,
@@ -50,6 +57,7 @@ class PaperStreams:
 
     def orders(self, callback: Callback[OrderStatus] | None) -> Subscription[OrderStatus]:
         """A new listener to orders."""
+        self._check_closed()
         stream = Subscription(
             f"{self._venue} paper orders",
             self._clock,
@@ -71,6 +79,7 @@ class PaperStreams:
 
     async def close(self) -> None:
         """End all of them."""
+        self._closed = True
         for fills in tuple(self._fills):
             await fills.close()
         for orders in tuple(self._orders):

@@ -238,10 +238,10 @@ class Catalogue:
 
     async def condition(self, market_id: str) -> PolymarketMarket:
         """A market by its condition id, read from the venue. Raises MarketNotFound for a wrong one."""
-        condition_id = market_id.lower()
+        condition_id = str(market_id).lower()
         row = await self._row(condition_id) if is_condition_id(condition_id) else None
         if row is None:
-            raise MarketNotFound(f"Polymarket knows no market {market_id[:80]!a}: use a condition id (0x...)")
+            raise MarketNotFound(f"Polymarket knows no market {ascii(market_id)[:80]}: use a condition id (0x...)")
         event = await self.event(row.slug) if row.slug and window_of(row.slug) else None
         info = await self.clob_info(row.condition_id or "")
         return self.store(parse_market(row, event, info, now_ms=self.now_ms()))

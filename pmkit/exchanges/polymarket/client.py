@@ -14,7 +14,7 @@ from pmkit.clock import Clock
 from pmkit.config.secret import Secret
 from pmkit.endpoints import Endpoints
 from pmkit.errors import InsufficientFunds, NotSent, OrderRejected, PmkitError
-from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide, not_placed
+from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide, not_placed, order_ids_of
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.polymarket.account import DATA_REQUESTS, Account
 from pmkit.exchanges.polymarket.account_stream import AccountStream
@@ -322,7 +322,8 @@ class PolymarketExchange(PublicSide, RedeemSide):
         return await self._cancels.one(order_id)
 
     async def cancel_orders(self, order_ids: Sequence[str]) -> dict[str, CancelResult | PmkitError]:
-        return await self._cancels.many(order_ids) if order_ids else {}
+        ids = order_ids_of(order_ids)
+        return await self._cancels.many(ids) if ids else {}
 
     async def cancel_all(self, market: Market) -> dict[str, CancelResult | PmkitError]:
         return await self._cancels.market(self.data.current(market).condition_id)

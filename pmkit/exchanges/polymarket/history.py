@@ -16,6 +16,7 @@ import msgspec
 
 from pmkit.clock import to_ms
 from pmkit.errors import PmkitError
+from pmkit.exchanges.base import check_limit
 from pmkit.exchanges.polymarket.account_stream import CRYPTO_FEES
 from pmkit.exchanges.polymarket.catalogue import Catalogue
 from pmkit.exchanges.polymarket.credentials import Login
@@ -56,6 +57,7 @@ class History:
 
     async def trades(self, since: datetime | None, limit: int | None) -> list[Trade]:
         """Oldest first; failed trades are left out. Raises what the queries raise."""
+        check_limit(limit)
         identity = await self._login.ready()
         since_ms = None if since is None else to_ms(since)
         found: list[tuple[OwnLeg, int]] = []

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from pmkit.clock import Clock
 from pmkit.endpoints import Endpoints
-from pmkit.errors import ConfigError, ProtocolChanged
-from pmkit.exchanges.base import Callback, MarketData
-from pmkit.exchanges.market import Market
+from pmkit.errors import ConfigError, ProtocolChanged, VenueUnavailable
+from pmkit.exchanges.base import Callback, MarketData, asset_names
+from pmkit.exchanges.market import Market, market_of
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.polymarket.auth import HandshakeSigner
 from pmkit.exchanges.polymarket.book_feed import BookFeed
@@ -187,6 +187,8 @@ class PolymarketMarketData(MarketData):
 
     async def subscribe_markets(self, callback: Callback[Market] | None = None) -> Subscription[Market]:
         """The new state of every market whose books or trades are subscribed, until it is resolved."""
+        if self._closing is not None:
+            raise VenueUnavailable("this PolymarketMarketData is closed")
         subscription: Subscription[Market] = Subscription(
             "polymarket markets",
             self.clock,
@@ -213,12 +215,13 @@ class PolymarketMarketData(MarketData):
         Raises ConfigError without a log-in, AuthError where the venue refuses it, VenueUnavailable where no prices
         come.
         """
+        names = asset_names(assets)
         if self._prices is None:
             raise ConfigError(
                 "Polymarket's live prices want a log-in: give API credentials (POLYMARKET_API_KEY, "
                 "POLYMARKET_API_SECRET, POLYMARKET_API_PASSPHRASE)"
             )
-        return await self._prices.subscribe(assets, callback)
+        return await self._prices.subscribe(names, callback)
 
     def strike(self, market: Market) -> Decimal | None:
         """The price to beat of a window, once its average at the open was seen. Asks nobody."""
@@ -272,7 +275,7 @@ class _Interest:
         self._data = data
         self._held = False
         self._sink: Sink | None = None
-        self.markets = list({market.market_id: _own(market) for market in markets}.values())
+        self.markets = list({own.market_id: own for own in map(_own, markets)}.values())
 
     async def begin(self, subscription: Subscription[Any], sink: Sink | None) -> None:
         """Returns with the first books. Where they do not come, closes the subscription and raises VenueUnavailable."""
@@ -310,9 +313,7 @@ class _Interest:
 
 
 def _own(market: Market) -> PolymarketMarket:
-    if not isinstance(market, PolymarketMarket):
-        raise TypeError(f"{market.market_id} is a market of {market.venue}, not of Polymarket")
-    return market
+    return market_of(PolymarketMarket, market, "Polymarket")
 
 
 def _token_of(book: OrderBook) -> str:

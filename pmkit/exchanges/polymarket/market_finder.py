@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from pmkit.errors import ConfigError
-from pmkit.exchanges.base import MarketFinder
+from pmkit.exchanges.base import MarketFinder, asset_name
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.polymarket.types import PolymarketMarket, Window, interval_seconds
 from pmkit.exchanges.types import MarketStatus, NoMarket
@@ -49,10 +49,12 @@ class PolymarketMarketFinder(MarketFinder):
         an asset without a series, ProtocolChanged for paging that does not end.
         """
         interval_seconds(interval)
+        status = self._status(status)
+        asset = None if asset is None else asset_name(asset)
         await self._catalogue.sync_clock()
         series = await self._catalogue.series(interval)
         if asset is not None:
-            series = {asset.upper(): self._known(asset, interval, series)}
+            series = {asset: self._known(asset, interval, series)}
         now = self._catalogue.now_ms()
         found: dict[str, PolymarketMarket] = {}
         for name, series_id in series.items():
@@ -76,6 +78,7 @@ class PolymarketMarketFinder(MarketFinder):
 
     async def _now(self, asset: str, interval: str) -> Window:
         interval_seconds(interval)
+        asset = asset_name(asset)
         await self._catalogue.sync_clock()
         return Window.at(asset, interval, self._catalogue.now_ms())
 
@@ -87,7 +90,7 @@ class PolymarketMarketFinder(MarketFinder):
 
     @staticmethod
     def _known(asset: str, interval: str, series: dict[str, str]) -> str:
-        found = series.get(asset.upper())
+        found = series.get(asset)
         if found is None:
             raise ConfigError(
                 f"Polymarket lists no {interval} windows of {asset[:40]!a}: it has them of {', '.join(sorted(series))}"

@@ -73,9 +73,9 @@ class OrderLookup:
         Raises OrderUnknown for one whose placing is not resolved yet, MarketNotFound for an id that neither venue nor
         this process knows.
         """
-        order_id = order_id.lower()
+        order_id = str(order_id).lower()
         if not _ID(order_id):
-            raise MarketNotFound(f"{order_id[:80]!a} is no order id of Polymarket: 0x and 64 hex digits")
+            raise MarketNotFound(f"{ascii(order_id)[:80]} is no order id of Polymarket: 0x and 64 hex digits")
         row = await self._find(order_id)
         known = self._journal.status(order_id)
         now = self._clock.io_monotonic()

@@ -142,7 +142,7 @@ def check_crossing(market: PolymarketMarket, plan: OrderPlan, price: Decimal, be
         )
 
 
-def expiration_of(expires_at: datetime | None, time_in_force: TimeInForce, now_ms: int) -> int:
+def expiration_of(expires_at: object, time_in_force: TimeInForce, now_ms: int) -> int:
     """The stated second of a GTD order that must be gone at `expires_at`; 0 for the others.
 
     Raises InvalidOrder where it is missing, unwanted, naive or too near, naming the earliest one.
@@ -153,8 +153,8 @@ def expiration_of(expires_at: datetime | None, time_in_force: TimeInForce, now_m
         return 0
     if expires_at is None:
         raise InvalidOrder("GTD needs expires_at, the moment the order must be gone")
-    if expires_at.tzinfo is None:
-        raise InvalidOrder("expires_at has no time zone: give an aware datetime, e.g. datetime.now(UTC) + ...")
+    if not isinstance(expires_at, datetime) or expires_at.tzinfo is None:
+        raise InvalidOrder("expires_at is no datetime with a time zone: give one, e.g. datetime.now(UTC) + ...")
     expiration = int(expires_at.timestamp() // 1) + EXPIRES_EARLY_S
     if expiration * 1000 < now_ms + LEAST_EXPIRY_S * 1000:
         earliest = -(-now_ms // 1000) + LEAST_EXPIRY_S - EXPIRES_EARLY_S

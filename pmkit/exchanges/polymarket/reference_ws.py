@@ -15,7 +15,7 @@ from typing import Any, Final
 from pmkit.clock import Clock
 from pmkit.endpoints import require_safe
 from pmkit.errors import AuthError, NotSent, PmkitError, ProtocolChanged, VenueUnavailable
-from pmkit.exchanges.base import Callback
+from pmkit.exchanges.base import Callback, asset_names
 from pmkit.exchanges.polymarket.auth import HandshakeSigner
 from pmkit.exchanges.polymarket.reference_messages import (
     MAX_SUBSCRIPTIONS,
@@ -204,7 +204,7 @@ class LivePrices:
 
         Raises AuthError where the venue refuses the log-in, VenueUnavailable where prices do not come.
         """
-        names = frozenset(asset.upper() for asset in assets)
+        names = frozenset(asset_names(assets))
         topics = [topic for name in sorted(names) for topic in _topics(name)]
         if len({*self.socket.wanted, *topics}) > MAX_SUBSCRIPTIONS:
             raise ValueError(f"live prices of at most {MAX_SUBSCRIPTIONS // 2} assets on one connection")
