@@ -105,8 +105,10 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 
 
 def _seconds(text: str | None) -> float | None:
+    if not text:
+        return None
     try:
-        seconds = float(text or "")
+        seconds = float(text)
     except ValueError:
         return None
     return seconds if 0 <= seconds < 1e7 else None

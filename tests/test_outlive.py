@@ -3,16 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine
-from typing import Any
 
 import pytest
 
 from pmkit.outlive import Outliving
-
-
-def spawn(coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-    return asyncio.get_running_loop().create_task(coro, name=name)
 
 
 async def work(gate: asyncio.Event, outcome: str | Exception) -> str:
@@ -31,7 +25,7 @@ async def test_the_result_reaches_whoever_waits(ready: bool) -> None:
     gate = asyncio.Event()
     if ready:
         gate.set()
-    outliving = Outliving(work(gate, "done"), spawn, "a name")
+    outliving = Outliving(work(gate, "done"), set(), "a name")
     asyncio.get_running_loop().call_soon(gate.set)
     assert await outliving == "done"
     assert outliving.task.get_name() == "a name"
@@ -40,7 +34,7 @@ async def test_the_result_reaches_whoever_waits(ready: bool) -> None:
 async def test_an_error_reaches_whoever_waits_and_the_task() -> None:
     gate = asyncio.Event()
     gate.set()
-    outliving = Outliving(work(gate, KeyError("x")), spawn, "")
+    outliving = Outliving(work(gate, KeyError("x")), set(), "")
     with pytest.raises(KeyError):
         await outliving
     assert isinstance(outliving.task.exception(), KeyError)
@@ -49,7 +43,7 @@ async def test_an_error_reaches_whoever_waits_and_the_task() -> None:
 @pytest.mark.parametrize("outcome", ["done", KeyError("x")])
 async def test_a_waiter_that_is_cancelled_leaves_the_work_running(outcome: str | Exception) -> None:
     gate = asyncio.Event()
-    outliving = Outliving(work(gate, outcome), spawn, "")
+    outliving = Outliving(work(gate, outcome), set(), "")
     waiter = asyncio.create_task(wait_for(outliving))
     await asyncio.sleep(0)
     waiter.cancel()
@@ -64,7 +58,7 @@ async def test_a_waiter_that_is_cancelled_leaves_the_work_running(outcome: str |
 @pytest.mark.parametrize("outcome", ["done", KeyError("x")])
 async def test_both_at_once_warn_of_nothing(outcome: str | Exception) -> None:
     gate = asyncio.Event()
-    outliving = Outliving(work(gate, outcome), spawn, "")
+    outliving = Outliving(work(gate, outcome), set(), "")
     waiter = asyncio.create_task(wait_for(outliving))
     await asyncio.sleep(0)
     gate.set()
@@ -78,7 +72,7 @@ async def test_both_at_once_warn_of_nothing(outcome: str | Exception) -> None:
 
 @pytest.mark.parametrize("steps", [0, 1])
 async def test_a_task_that_is_cancelled_ends_the_waiting(steps: int) -> None:
-    outliving = Outliving(work(asyncio.Event(), ""), spawn, "")
+    outliving = Outliving(work(asyncio.Event(), ""), set(), "")
     for _ in range(steps):
         await asyncio.sleep(0)
     outliving.task.cancel()  # with no step made, the work was never begun: nothing warns of that

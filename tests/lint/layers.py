@@ -38,7 +38,8 @@ _WIRE = """
     data data.binance data.binance.types data.binance.rows data.binance.plan
     exchanges.polymarket exchanges.polymarket.messages exchanges.polymarket.types exchanges.polymarket.orders
     exchanges.polymarket.auth exchanges.polymarket.fees exchanges.polymarket.refusals
-    exchanges.polymarket.eip712 exchanges.polymarket.keccak exchanges.polymarket.wallets exchanges.polymarket.amounts
+    exchanges.polymarket.eip712 exchanges.polymarket.keccak exchanges.polymarket.secp256k1
+    exchanges.polymarket.wallets exchanges.polymarket.amounts
     exchanges.polymarket.order_plan exchanges.polymarket.answers exchanges.polymarket.states
     exchanges.polymarket.fields exchanges.polymarket.user_messages exchanges.polymarket.reference_messages
     exchanges.polymarket.book_feed exchanges.polymarket.live_book exchanges.polymarket.prints

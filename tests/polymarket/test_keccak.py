@@ -36,3 +36,10 @@ def test_what_is_not_as_expected_is_not_used(monkeypatch: pytest.MonkeyPatch, wr
     else:
         odd = (lambda data: bytes(32)) if wrong == "another" else (lambda data: by_object(data[:135]))
         assert choose(lambda: odd) is by_object
+
+
+def test_a_hash_that_fails_leaves_nothing_behind() -> None:
+    for wrong in (None, "abc", 7):
+        with pytest.raises(TypeError):
+            keccak(wrong)  # type: ignore[arg-type]
+    assert keccak(b"abc") == by_object(b"abc")

@@ -141,7 +141,7 @@ class OrderEntry:
         return record
 
     async def _shielded(self, coro: Coroutine[Any, Any, T], records: Sequence[Record]) -> T:
-        sending = Outliving(coro, self._spawn, "pmkit kalshi order")
+        sending = Outliving(coro, self._tasks, "pmkit kalshi order")
         for record in records:
             record.sending = sending.task
         try:
@@ -152,18 +152,6 @@ class OrderEntry:
             if sending.task.cancelled():  # by `close`: the caller is still there
                 raise OrderUnknown(records[0].intent, "the exchange was closed before the answer came") from None
             raise
-
-    def _spawn(self, coro: Coroutine[Any, Any, Any], name: str) -> asyncio.Task[Any]:
-        task = asyncio.get_running_loop().create_task(coro, name=name)
-        self._tasks.add(task)
-        task.add_done_callback(self._ended)
-        return task
-
-    def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._tasks.discard(task)
-        # Whoever waited has the error; where nobody does any more, the journal has it.
-        if not task.cancelled() and (error := task.exception()) and not isinstance(error, PmkitError):
-            _LOG.error("kalshi: placing an order failed in an unforeseen way", exc_info=error)
 
     async def _send(self, record: Record) -> OrderId:
         try:

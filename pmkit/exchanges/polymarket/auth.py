@@ -13,6 +13,7 @@ import base64
 import hashlib
 import hmac
 import re
+from binascii import b2a_base64
 from collections.abc import Sequence
 from functools import lru_cache
 from typing import Final, NoReturn, final
@@ -28,6 +29,7 @@ from pmkit.exchanges.polymarket.eip712 import (
     login_digest,
 )
 from pmkit.exchanges.polymarket.keccak import keccak
+from pmkit.exchanges.polymarket.secp256k1 import signer as recoverable
 
 _ORDER_OF_CURVE: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _KEY = re.compile(r"[0-9a-fA-F]{64}").fullmatch
@@ -37,10 +39,15 @@ _HEADER = re.compile(r"[!-~]{1,200}").fullmatch
 _PATH = re.compile(r"/[!-~]*").fullmatch
 
 
+# base64 as URLs write it; `base64.urlsafe_b64encode` makes this table at every call.
+_URL_SAFE: Final = bytes.maketrans(b"+/", b"-_")
+
+
 @lru_cache(maxsize=64)
-def _check_path(path: str) -> None:
+def _target(method: str, path: str) -> bytes:
     if not _PATH(path) or "?" in path or "#" in path:
         raise ValueError(f"{ascii(path)[:200]} cannot be signed: the bare path from the root is, without query")
+    return f"{method.upper()}{path}".encode()
 
 
 class Hidden:
@@ -62,7 +69,7 @@ class Signer(Hidden):
     `address` is the key's own (EOA) address, checksummed; `address_raw` its 20 bytes.
     """
 
-    __slots__ = ("__key", "address", "address_raw")
+    __slots__ = ("__sign", "address", "address_raw")
 
     address: str
     address_raw: bytes
@@ -79,13 +86,14 @@ class Signer(Hidden):
         number = int(text, 16)
         if not 0 < number < _ORDER_OF_CURVE:
             raise ConfigError("the Polymarket private key is out of range: it is not a key of this kind")
-        self.__key = PrivateKey.from_int(number)
-        self.address_raw = keccak(self.__key.public_key.format(compressed=False)[1:])[-20:]
+        key = PrivateKey.from_int(number)
+        self.__sign = recoverable(key)
+        self.address_raw = keccak(key.public_key.format(compressed=False)[1:])[-20:]
         self.address = checksum_address(self.address_raw)
 
     def sign(self, digest: bytes) -> bytes:
         """65 bytes r, s, v of a 32-byte digest: deterministic (RFC 6979), low s, v 27 or 28."""
-        signature = self.__key.sign_recoverable(digest, hasher=None)
+        signature = self.__sign(digest)
         return signature[:64] + (b"\x1b" if not signature[64] else b"\x1c")
 
     def login_headers(self, timestamp_s: int, nonce: int = 0, chain_id: int = POLYGON) -> dict[str, str]:
@@ -124,10 +132,9 @@ class Credentials(Hidden):
 
         Raises ValueError for a path with a query: the venue signs without it.
         """
-        _check_path(path)
         mac = self.__mac.copy()
-        mac.update(f"{timestamp_s}{method.upper()}{path}".encode() + body)
-        return base64.urlsafe_b64encode(mac.digest()).decode()
+        mac.update(b"%d%b%b" % (timestamp_s, _target(method, path), body))
+        return b2a_base64(mac.digest(), newline=False).translate(_URL_SAFE).decode()
 
     def headers(self, timestamp_s: int, method: str, path: str, body: bytes = b"") -> dict[str, str]:
         """The five L2 headers of one attempt (epoch seconds). `body`: exactly the bytes that will be sent."""

@@ -101,6 +101,10 @@ class Catalogue:
         market = self._markets.get(market_id)
         return None if market is None else market.at(self.now_ms())
 
+    def listed(self, market_id: str) -> PolymarketMarket | None:
+        """As `known`, with the status it had when it was read."""
+        return self._markets.get(market_id)
+
     def store(self, market: PolymarketMarket) -> PolymarketMarket:
         """Remember a market and tell about a change. A known result is not undone by a row cached before it."""
         old = self._markets.get(market.market_id)

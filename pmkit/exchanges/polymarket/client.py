@@ -129,6 +129,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
             self.limits,
             clock,
             self._spawn,
+            self._tasks,
             on_accepted=self.stream.accepted,
             on_refused=self._refused,
             lookup=self.lookup.resolve,
@@ -158,7 +159,6 @@ class PolymarketExchange(PublicSide, RedeemSide):
         self._tasks.discard(task)
         if task.cancelled() or (error := task.exception()) is None:
             return
-        # An order's error reaches whoever placed it, and the journal; of anything else nobody would hear.
         if isinstance(error, PmkitError):
             _LOG.debug("%s ended: %s", task.get_name(), error)
         else:
@@ -216,7 +216,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
         client_order_id: str | None = None,
     ) -> OrderId:
         self._check_open()
-        own = self.data.current(market)
+        own = self.data.listed(market)
         order, plan = limit_intent(
             self.data,
             own,
@@ -245,7 +245,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
         """See `BaseExchange`. A BUY aims at dollars: at a better price than the worst it gets more shares, also where
         `size` was given. The order's own size is what the worst price gives."""
         self._check_open()
-        own = self.data.current(market)
+        own = self.data.listed(market)
         order, plan = market_intent(
             self.data,
             own,

@@ -1,8 +1,8 @@
 """keccak-256 as Ethereum means it (wire; not SHA3-256), by pycryptodome's C code.
 
 Its Python object around a hash takes twice as long as the hash itself, and an order of a deposit wallet takes four. So
-the C functions are called directly, where they are what this file knows and give what the object gives for every length
-around a block; anything else, and the object is used.
+the C functions are called directly, on states that are used again, where they are what this file knows and give what
+the object gives for every length around a block; anything else, and the object is used.
 """
 
 from __future__ import annotations
@@ -29,22 +29,28 @@ def by_object(data: bytes) -> bytes:
 def _direct() -> Callable[[bytes], bytes]:
     inside: Any = _module
     library, ffi = inside._raw_keccak_lib, _raw_api.ffi
-    init, absorb = library.keccak_init, library.keccak_absorb
-    digest, destroy = library.keccak_digest, library.keccak_destroy
-    new, text = ffi.new, ffi.buffer
-    pointer, result = ffi.typeof("void *[1]"), ffi.typeof(f"uint8_t[{_BYTES}]")
+    absorb, finish, reset = library.keccak_absorb, library.keccak_digest, library.keccak_reset
+    text = ffi.buffer
+    at_rest: list[tuple[Any, Any]] = []
+
+    def new() -> tuple[Any, Any]:
+        held = ffi.new("void *[1]")
+        if library.keccak_init(held, 2 * _BYTES, _ROUNDS):
+            raise MemoryError("no room for a hash")
+        return held[0], ffi.new(f"uint8_t[{_BYTES}]")
 
     def hashed(data: bytes) -> bytes:
-        # A state of its own each time: other threads run while the C code does.
-        held, out = new(pointer), new(result)
-        if init(held, 2 * _BYTES, _ROUNDS):
-            raise MemoryError("no room for a hash")
-        state = held[0]
-        failed = absorb(state, data, len(data)) or digest(state, out, _BYTES, _PADDING)
-        destroy(state)
-        if failed:
-            raise RuntimeError(f"keccak failed with {failed}")
-        return bytes(text(out))
+        # Each state has one user at a time: other threads run while the C code does.
+        try:
+            mine = at_rest.pop()
+        except IndexError:
+            mine = new()
+        state, out = mine
+        if absorb(state, data, len(data)) or finish(state, out, _BYTES, _PADDING) or reset(state):
+            raise RuntimeError("keccak failed")
+        digest = bytes(text(out))
+        at_rest.append(mine)  # only here: one that was left halfway is never used again
+        return digest
 
     return hashed
 

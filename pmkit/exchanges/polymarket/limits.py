@@ -82,14 +82,14 @@ class TradingLimits:
 
     def order(self, count: int = 1) -> None:
         """Spend the tokens of `count` orders at once. Raises NotSent where they are not there, and spends nothing."""
-        wait = self._orders.lacks(count, self._clock.monotonic())
-        if wait > 0:
+        bucket, now = self._orders, self._clock.monotonic()
+        if bucket.level(now) < count and (wait := bucket.lacks(count, now)) > 0:
             self.refused += 1
             raise NotSent(
                 f"nothing was sent: the order limit of {self._host} ({self.tier}, {self._orders.rate:g}/s) is used up; "
                 f"in {wait:.2f} s there is room for {count}"
             )
-        self._orders.tokens -= count
+        bucket.tokens -= count
 
     async def cancel(self, count: int = 1) -> None:
         """Spend the tokens of cancels; waits up to 2 wall seconds. Raises NotSent."""

@@ -119,6 +119,11 @@ class PolymarketMarketData(MarketData):
         own = _own(market)
         return self.catalogue.known(own.market_id) or own.at(self.catalogue.now_ms())
 
+    def listed(self, market: Market) -> PolymarketMarket:
+        """As `current`, but for the status, which nothing in an order hangs on."""
+        own = _own(market)
+        return self.catalogue.listed(own.market_id) or own
+
     async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
         """One REST read of a book. Raises MarketNotFound where the CLOB has none (any more)."""
         own = _own(market)
@@ -155,6 +160,11 @@ class PolymarketMarketData(MarketData):
         )
         book.expire("not subscribed")
         return book
+
+    def best_ask(self, token_id: str) -> Decimal | None:
+        """Of the live book of an outcome; None where nobody follows it, it is not valid, or nothing is offered."""
+        live = self._subscriptions.live(token_id)
+        return live.book.best_ask if live is not None and live.book.valid else None
 
     async def subscribe_orderbook(
         self, markets: Iterable[Market], callback: Callback[OrderBook] | None = None

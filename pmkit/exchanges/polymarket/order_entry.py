@@ -47,7 +47,8 @@ Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 
 class OrderEntry:
     """`blocked`: why no order may be sent now, "" where they may. `on_accepted(record, order_id)` hears of every order
-    that the venue took; `on_refused(market, error)` of every refusal. `lookup(intent)` is `OrderLookup.resolve`.
+    that the venue took; `on_refused(market, error)` of every refusal. `lookup(intent)` is `OrderLookup.resolve`. The
+    sendings are in `tasks` until they end; `spawn` is for all else.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class OrderEntry:
         limits: TradingLimits,
         clock: Clock,
         spawn: Spawn,
+        tasks: set[asyncio.Task[Any]],
         *,
         on_accepted: Callable[[Record, OrderId], object],
         on_refused: Callable[[PolymarketMarket, OrderRejected], object],
@@ -70,6 +72,7 @@ class OrderEntry:
         self._limits = limits
         self._clock = clock
         self._spawn = spawn
+        self._tasks = tasks
         self._on_accepted = on_accepted
         self._on_refused = on_refused
         self._lookup = lookup
@@ -79,7 +82,7 @@ class OrderEntry:
         identity = await self._ready()
         self._admit(1)
         record = self._begin(identity, market, order, plan)
-        sending = Outliving(self._send(record), self._spawn, f"order {record.order_id}")
+        sending = Outliving(self._send(record), self._tasks, f"pmkit polymarket order {record.order_id}")
         record.sending = sending.task
         try:
             return await sending
@@ -104,7 +107,9 @@ class OrderEntry:
             except OrderRejected as error:
                 results.append(error)
         if records:
-            sending = Outliving(self._send_batch(records), self._spawn, f"batch of {len(records)} orders")
+            sending = Outliving(
+                self._send_batch(records), self._tasks, f"pmkit polymarket batch of {len(records)} orders"
+            )
             for record in records:
                 record.sending = sending.task
             try:

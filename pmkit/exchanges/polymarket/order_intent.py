@@ -39,8 +39,9 @@ def limit_intent(
         expires_at=expires_at,
         post_only=post_only,
     )
-    book = data.book(market, outcome)
-    check_crossing(market, plan, limit, book.best_ask if book.valid else None)
+    best_ask = data.best_ask(plan.token_id)
+    if best_ask is not None:
+        check_crossing(market, plan, limit, best_ask)
     order = Order(
         market_id=market.market_id,
         outcome=outcome,
@@ -86,8 +87,7 @@ def market_intent(
     one at the lowest price there is, where a dollar pays the most fee: some is left over then, and never more spent
     than was asked for. Raises InvalidOrder.
     """
-    book = data.book(market, outcome)
-    asked = book.best_ask
+    asked = data.best_ask(market.token_id(outcome))
     plan = plan_market(
         market,
         outcome,
@@ -95,7 +95,7 @@ def market_intent(
         worst_price=worst_price,
         size=size,
         amount=amount,
-        fee_price=asked if book.valid and asked is not None else scaled(market.grid.unit, 4),
+        fee_price=scaled(market.grid.unit, 4) if asked is None else asked,
     )
     order = Order(
         market_id=market.market_id,

@@ -66,7 +66,8 @@ def plan_limit(
     """
     side, time_in_force = order_words(side, time_in_force)
     units = amounts.price_units(price, market.grid.unit)
-    hundredths = amounts.size_hundredths(size)
+    shares = to_decimal(size, "size")
+    hundredths = amounts.size_hundredths(shares)
     if time_in_force in _TAKING:
         if post_only:
             raise InvalidOrder(f"post_only goes with GTC and GTD, not with {time_in_force}")
@@ -74,20 +75,13 @@ def plan_limit(
         if side is Side.BUY:
             _check_marketable(market, found.maker)
     else:
-        shares = scaled(hundredths, amounts.SIZE_DECIMALS)
         if shares < market.min_size or market.size_step != SIZE_STEP:
             market.check_size(shares)
         found = amounts.resting(side, units, hundredths)
-    return _plan(
-        market,
-        outcome,
-        side,
-        found,
-        time_in_force,
-        chain_id,
-        post_only=post_only,
-        expiration=expiration_of(expires_at, time_in_force, now_ms),
-    )
+    expiration = 0
+    if expires_at is not None or time_in_force is TimeInForce.GTD:
+        expiration = expiration_of(expires_at, time_in_force, now_ms)
+    return _plan(market, outcome, side, found, time_in_force, chain_id, post_only, expiration)
 
 
 def plan_market(
@@ -181,7 +175,6 @@ def _plan(
     found: amounts.Amounts,
     time_in_force: TimeInForce,
     chain_id: int,
-    *,
     post_only: bool = False,
     expiration: int = 0,
 ) -> OrderPlan:
