@@ -72,7 +72,8 @@ class HttpAnswer(msgspec.Struct, frozen=True):
     @property
     def retry_after(self) -> float | None:
         """Seconds of the Retry-After header, None where it is absent or no number."""
-        return _seconds(self.headers.get("retry-after"))
+        text = self.headers.get("retry-after")
+        return None if text is None else _seconds(text)
 
     def decode(self, kind: type[T]) -> T:
         """The body as JSON of that type. Raises ProtocolChanged where it is something else."""
@@ -105,10 +106,8 @@ class HttpAnswer(msgspec.Struct, frozen=True):
 
 
 def _seconds(text: str | None) -> float | None:
-    if not text:
-        return None
     try:
-        seconds = float(text)
+        seconds = float(text or "")
     except ValueError:
         return None
     return seconds if 0 <= seconds < 1e7 else None

@@ -41,11 +41,9 @@ class Outliving(Generic[T]):
         try:
             outcome = await self._work
         except Exception as error:
-            self._tell(error)
+            if not self._heard.done():
+                self._heard.set_result(error)
             raise
-        self._tell(outcome)
-
-    def _tell(self, outcome: T | Exception) -> None:
         if not self._heard.done():
             self._heard.set_result(outcome)
 

@@ -331,10 +331,10 @@ def test_what_is_spent_and_its_fee_stay_within_the_amount(
 def test_amounts_do_not_depend_on_the_callers_context() -> None:
     with localcontext() as context:
         context.prec = 2
-        assert amounts.spending(amounts.price_units("0.69", 100), 5050, 100) == (50_500_000, 73_188_400)
+        assert amounts.spending(amounts.price_units(Decimal("0.69"), 100), 5050, 100) == (50_500_000, 73_188_400)
         assert plan_limit(market(), "UP", Side.BUY, "0.57", "1234.56", now_ms=NOW_MS).maker_amount == 703_699_200
         with pytest.raises(InvalidOrder, match="0.57 and 0.58"):
-            amounts.price_units("0.573", 100)
+            amounts.price_units(Decimal("0.573"), 100)
 
 
 @pytest.mark.parametrize(

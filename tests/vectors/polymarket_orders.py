@@ -80,7 +80,7 @@ def keys_in(content: Any) -> Iterator[str]:
 def amounts_of(given: dict[str, Any], expected: dict[str, Any]) -> amounts.Amounts:
     side = Side(given["side"])
     tick = int(Decimal(given["tick_size"]) * 10_000)
-    units = amounts.price_units(price_of(given), tick)
+    units = amounts.price_units(Decimal(price_of(given)), tick)
     resting = given["order_type"] in ("GTC", "GTD")
     money = side is Side.BUY and given["kind"] == "market"
     size = amounts.floor_hundredths(Decimal(given["amount" if money else "size" if "size" in given else "shares"]))

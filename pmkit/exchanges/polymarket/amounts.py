@@ -18,7 +18,7 @@ from typing import Final, NamedTuple, NoReturn
 
 from pmkit.errors import InvalidOrder
 from pmkit.exchanges.market import FeeRule
-from pmkit.exchanges.numbers import price_decimals, quotient, scaled, to_decimal, whole
+from pmkit.exchanges.numbers import price_decimals, quotient, scaled
 from pmkit.exchanges.types import PRICE_SCALE, Side
 
 SIZE_DECIMALS: Final = 2
@@ -50,30 +50,27 @@ def amount_decimals(tick: int) -> int:
     return price_decimals(tick) + SIZE_DECIMALS
 
 
-def price_units(price: object, tick: int) -> int:
+def price_units(price: Decimal, tick: int) -> int:
     """A legal price in 0.0001 dollars. Raises InvalidOrder naming the neighbours for one off the step or at 0 or 1."""
-    value = to_decimal(price, "price")
-    units = whole(value, PRICE_SCALE)
-    if units is None or units % tick or not 0 < units < PRICE_SCALE:
-        numerator, denominator = value.as_integer_ratio()
-        below = numerator * PRICE_SCALE // denominator // tick * tick
+    numerator, denominator = price.as_integer_ratio()
+    units, rest = divmod(numerator * PRICE_SCALE, denominator)
+    if rest or units % tick or not 0 < units < PRICE_SCALE:
+        below = units // tick * tick
         near = {min(max(guess, tick), PRICE_SCALE - tick) for guess in (below, below + tick)}
         names = " and ".join(f"{plain(guess, 4)}" for guess in sorted(near))
-        raise InvalidOrder(f"price {value:f} is not on the grid of {plain(tick, 4)}: legal are {names}")
+        raise InvalidOrder(f"price {price:f} is not on the grid of {plain(tick, 4)}: legal are {names}")
     return units
 
 
-def size_hundredths(size: object) -> int:
+def size_hundredths(size: Decimal) -> int:
     """A size in 0.01 shares. Raises InvalidOrder naming the neighbours for more decimals, zero and below."""
-    value = to_decimal(size, "size")
-    units = whole(value, 100)
-    if units is None:
-        numerator, denominator = value.as_integer_ratio()
-        below = numerator * 100 // denominator
-        near = f"{scaled(below, 2)} and {scaled(below + 1, 2)}"
-        raise InvalidOrder(f"size {value:f} has more than two decimals: the neighbours are {near}")
+    numerator, denominator = size.as_integer_ratio()
+    units, rest = divmod(numerator * 100, denominator)
+    if rest:
+        near = f"{scaled(units, 2)} and {scaled(units + 1, 2)}"
+        raise InvalidOrder(f"size {size:f} has more than two decimals: the neighbours are {near}")
     if units <= 0:
-        raise InvalidOrder(f"size {value:f} is not above zero")
+        raise InvalidOrder(f"size {size:f} is not above zero")
     return units
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import base64
 import hashlib
-import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence
@@ -29,7 +28,7 @@ from pmkit.exchanges.polymarket.eip712 import (
     login_digest,
 )
 from pmkit.exchanges.polymarket.keccak import keccak
-from pmkit.exchanges.polymarket.secp256k1 import signer as recoverable
+from pmkit.exchanges.polymarket.secp256k1 import Sign, recoverable
 
 _ORDER_OF_CURVE: Final = 0xFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFFEBAAEDCE6AF48A03BBFD25E8CD0364141
 _KEY = re.compile(r"[0-9a-fA-F]{64}").fullmatch
@@ -66,13 +65,15 @@ class Hidden:
 class Signer(Hidden):
     """The private key of an account: makes L1 log-ins and signs order digests. A dry-run never gets one.
 
-    `address` is the key's own (EOA) address, checksummed; `address_raw` its 20 bytes.
+    `address` is the key's own (EOA) address, checksummed; `address_raw` its 20 bytes. `sign(digest)` gives 65 bytes r,
+    s, v of a 32-byte digest: deterministic (RFC 6979), low s, v 27 or 28.
     """
 
-    __slots__ = ("__sign", "address", "address_raw")
+    __slots__ = ("address", "address_raw", "sign")
 
     address: str
     address_raw: bytes
+    sign: Sign
 
     def __init__(self, private_key: str) -> None:
         """`private_key`: 64 hex digits; `0x`, quotes and blanks around it are taken off.
@@ -87,14 +88,9 @@ class Signer(Hidden):
         if not 0 < number < _ORDER_OF_CURVE:
             raise ConfigError("the Polymarket private key is out of range: it is not a key of this kind")
         key = PrivateKey.from_int(number)
-        self.__sign = recoverable(key)
+        self.sign = recoverable(key)
         self.address_raw = keccak(key.public_key.format(compressed=False)[1:])[-20:]
         self.address = checksum_address(self.address_raw)
-
-    def sign(self, digest: bytes) -> bytes:
-        """65 bytes r, s, v of a 32-byte digest: deterministic (RFC 6979), low s, v 27 or 28."""
-        signature = self.__sign(digest)
-        return signature[:64] + (b"\x1b" if not signature[64] else b"\x1c")
 
     def login_headers(self, timestamp_s: int, nonce: int = 0, chain_id: int = POLYGON) -> dict[str, str]:
         """The four L1 headers of /auth/api-key and /auth/derive-api-key. The address is always the key's own."""
@@ -111,7 +107,7 @@ class Signer(Hidden):
 class Credentials(Hidden):
     """API credentials of one key: L2 headers and socket log-ins. `api_key` is the `owner` of its orders."""
 
-    __slots__ = ("__mac", "__passphrase", "__secret", "address", "api_key")
+    __slots__ = ("__inner", "__outer", "__passphrase", "__secret", "address", "api_key")
 
     address: str
     api_key: str
@@ -121,7 +117,11 @@ class Credentials(Hidden):
         for name, value in (("API key", api_key), ("API passphrase", passphrase)):
             if not _HEADER(value):
                 raise ConfigError(f"the Polymarket {name} is not one: copy all three parts anew, or leave them out")
-        self.__mac = hmac.new(secret_bytes(secret), digestmod=hashlib.sha256)
+        key = secret_bytes(secret)
+        key = hashlib.sha256(key).digest() if len(key) > 64 else key.ljust(64, b"\0")
+        # HMAC (RFC 2104) with both halves of the key hashed beforehand: a copy of each makes a signature.
+        self.__inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
+        self.__outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
         self.__secret = secret
         self.__passphrase = passphrase
         self.address = checksum_address(address_bytes(address))
@@ -132,9 +132,10 @@ class Credentials(Hidden):
 
         Raises ValueError for a path with a query: the venue signs without it.
         """
-        mac = self.__mac.copy()
-        mac.update(b"%d%b%b" % (timestamp_s, _target(method, path), body))
-        return b2a_base64(mac.digest(), newline=False).translate(_URL_SAFE).decode()
+        inner, outer = self.__inner.copy(), self.__outer.copy()
+        inner.update(b"%d%b%b" % (timestamp_s, _target(method, path), body))
+        outer.update(inner.digest())
+        return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE).decode()
 
     def headers(self, timestamp_s: int, method: str, path: str, body: bytes = b"") -> dict[str, str]:
         """The five L2 headers of one attempt (epoch seconds). `body`: exactly the bytes that will be sent."""

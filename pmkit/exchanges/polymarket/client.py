@@ -224,10 +224,10 @@ class PolymarketExchange(PublicSide, RedeemSide):
             side,
             price,
             size,
-            time_in_force=time_in_force,
-            expires_at=expires_at,
-            post_only=post_only,
-            client_order_id=client_order_id,
+            time_in_force,
+            expires_at,
+            post_only,
+            client_order_id,
         )
         return await self._entry.place(own, order, plan)
 

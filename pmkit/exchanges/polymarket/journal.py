@@ -95,8 +95,9 @@ class Journal:
         client_id = record.intent.client_order_id
         if client_id in self.by_client:
             raise OrderRejected("duplicate", f"the client order id {client_id} was used before: nothing was sent")
-        self.by_client[client_id] = record.order_id
-        self.records[record.order_id] = record
+        order_id = record.sent.order_id
+        self.by_client[client_id] = order_id
+        self.records[order_id] = record
         if len(self.records) > KEEP:
             over = next((key for key, one in self.records.items() if one.result and not one.unresolved), None)
             if over is not None:
@@ -123,7 +124,7 @@ class Journal:
         order = record.intent.order
         return self._merge(
             OrderStatus(
-                order_id=str(order_id),
+                order_id=record.sent.order_id,
                 client_order_id=record.intent.client_order_id,
                 market_id=order.market_id,
                 outcome=order.outcome,

@@ -109,22 +109,23 @@ class TradingLimits:
 
     def learn(self, headers: Mapping[str, str], *, orders: bool, status: int = 200) -> None:
         """What the headers of an answer say: tier, tokens left, a warning. Never raises."""
-        tier = headers.get("poly-ratelimit-tier", "").strip().lower()
-        if tier in _TIERS and tier != self.tier:
+        named = headers.get("poly-ratelimit-tier", self.tier)
+        if named != self.tier and (tier := named.strip().lower()) != self.tier and tier in _TIERS:
             _LOG.info("polymarket: the account's rate limits are those of the tier %s", tier)
             self.tier = tier
             rate, burst = _TIERS[tier]
             self._orders.set(rate, burst)
             self._cancels.set(2 * rate, 2 * burst)
         bucket = self._orders if orders else self._cancels
-        left = headers.get("poly-ratelimit-remaining", "").strip()
-        if _COUNT(left):
+        left = headers.get("poly-ratelimit-remaining")
+        if left is not None and _COUNT(left.strip()):
             # Others may trade with this signer too: the venue's count is the one that matters.
             bucket.tokens = min(bucket.level(self._clock.monotonic()), float(left))
         if status == 429:
             bucket.level(self._clock.monotonic())
             bucket.tokens = min(bucket.tokens, 0.0)
-        if headers.get("poly-ratelimit-warning", "").strip().lower() == "true":
+        warning = headers.get("poly-ratelimit-warning")
+        if warning is not None and warning.strip().lower() == "true":
             self.warnings += 1
             if self.warnings == 1:
                 _LOG.warning("polymarket: the venue warns of the %s limit", "order" if orders else "cancel")

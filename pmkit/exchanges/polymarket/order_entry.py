@@ -79,10 +79,10 @@ class OrderEntry:
 
     async def place(self, market: PolymarketMarket, order: Order, plan: OrderPlan) -> OrderId:
         """Place one. Raises NotSent, OrderRejected, OrderUnknown."""
-        identity = await self._ready()
+        identity = self._login.identity or await self._ready()
         self._admit(1)
         record = self._begin(identity, market, order, plan)
-        sending = Outliving(self._send(record), self._tasks, f"pmkit polymarket order {record.order_id}")
+        sending = Outliving(self._send(record), self._tasks, f"pmkit polymarket order {record.sent.order_id}")
         record.sending = sending.task
         try:
             return await sending
@@ -94,7 +94,7 @@ class OrderEntry:
     async def place_batch(self, wanted: Sequence[Leg]) -> list[LegResult]:
         """Place up to 15 in one request; a result per order. Raises ConfigError for an account that is not usable."""
         try:
-            identity = await self._ready()
+            identity = self._login.identity or await self._ready()
             self._admit(len(wanted))
         except (NotSent, OrderRejected) as error:
             return [error for _ in wanted]
@@ -123,10 +123,7 @@ class OrderEntry:
         return [result for result in results if result is not None]
 
     async def _ready(self) -> Identity:
-        """The account. A log-in that fails is proof that no order was sent."""
-        identity = self._login.identity
-        if identity is not None:
-            return identity
+        """Log in. What fails there is proof that no order was sent."""
         try:
             return await self._login.ready()
         except (NotSent, ConfigError):

@@ -8,7 +8,7 @@ from decimal import Decimal
 from pmkit.exchanges.base import Amount
 from pmkit.exchanges.numbers import scaled, to_decimal
 from pmkit.exchanges.polymarket.market_data import PolymarketMarketData
-from pmkit.exchanges.polymarket.order_plan import OrderPlan, check_crossing, plan_limit, plan_market
+from pmkit.exchanges.polymarket.order_plan import OrderPlan, check_crossing, plan_limit_exact, plan_market
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.types import Order, Side, TimeInForce
 
@@ -20,7 +20,6 @@ def limit_intent(
     side: Side,
     price: Amount,
     size: Amount,
-    *,
     time_in_force: TimeInForce,
     expires_at: datetime | None,
     post_only: bool,
@@ -28,17 +27,8 @@ def limit_intent(
 ) -> tuple[Order, OrderPlan]:
     """A limit order. Asks nobody: the live book is looked at where there is one. Raises InvalidOrder."""
     limit, shares = to_decimal(price, "price"), to_decimal(size, "size")
-    plan = plan_limit(
-        market,
-        outcome,
-        side,
-        limit,
-        shares,
-        now_ms=0 if expires_at is None else data.venue_clock.now_ms(),  # nothing else asks for it
-        time_in_force=time_in_force,
-        expires_at=expires_at,
-        post_only=post_only,
-    )
+    now_ms = 0 if expires_at is None else data.venue_clock.now_ms()  # nothing else asks for it
+    plan = plan_limit_exact(market, outcome, side, limit, shares, now_ms, time_in_force, expires_at, post_only)
     best_ask = data.best_ask(plan.token_id)
     if best_ask is not None:
         check_crossing(market, plan, limit, best_ask)
@@ -65,10 +55,10 @@ def leg_intent(data: PolymarketMarketData, market: PolymarketMarket, order: Orde
         order.side,
         order.price,
         order.size,
-        time_in_force=order.time_in_force,
-        expires_at=order.expires_at,
-        post_only=order.post_only,
-        client_order_id=order.client_order_id,
+        order.time_in_force,
+        order.expires_at,
+        order.post_only,
+        order.client_order_id,
     )
 
 

@@ -26,7 +26,7 @@ EXPIRES_EARLY_S: Final = 60
 LEAST_EXPIRY_S: Final = 180
 """How far ahead the stated second has to be (newer pages and the SDK; older ones say 60)."""
 
-_TAKING: Final = frozenset({TimeInForce.IOC, TimeInForce.FOK})
+_TAKING: Final = (TimeInForce.IOC, TimeInForce.FOK)
 _PROTOCOLS: Final = {"2": "v1", "3": "v2"}
 """Version of the order domain -> protocol version of the market."""
 
@@ -64,10 +64,28 @@ def plan_limit(
     missing, unwanted or too near, post-only with an order that cannot rest. The minimum of a marketable BUY holds at
     the venue for resting orders that cross as well; only the book knows which those are.
     """
+    limit, shares = to_decimal(price, "price"), to_decimal(size, "size")
+    return plan_limit_exact(
+        market, outcome, side, limit, shares, now_ms, time_in_force, expires_at, post_only, chain_id
+    )
+
+
+def plan_limit_exact(
+    market: PolymarketMarket,
+    outcome: str,
+    side: Side,
+    price: Decimal,
+    size: Decimal,
+    now_ms: int,
+    time_in_force: TimeInForce,
+    expires_at: datetime | None,
+    post_only: bool,
+    chain_id: int = POLYGON,
+) -> OrderPlan:
+    """As `plan_limit`, of numbers that `to_decimal` gave."""
     side, time_in_force = order_words(side, time_in_force)
     units = amounts.price_units(price, market.grid.unit)
-    shares = to_decimal(size, "size")
-    hundredths = amounts.size_hundredths(shares)
+    hundredths = amounts.size_hundredths(size)
     if time_in_force in _TAKING:
         if post_only:
             raise InvalidOrder(f"post_only goes with GTC and GTD, not with {time_in_force}")
@@ -75,8 +93,8 @@ def plan_limit(
         if side is Side.BUY:
             _check_marketable(market, found.maker)
     else:
-        if shares < market.min_size or market.size_step != SIZE_STEP:
-            market.check_size(shares)
+        if size < market.min_size or market.size_step != SIZE_STEP:
+            market.check_size(size)
         found = amounts.resting(side, units, hundredths)
     expiration = 0
     if expires_at is not None or time_in_force is TimeInForce.GTD:
@@ -108,9 +126,9 @@ def plan_market(
     if (size is None) == (amount is None):
         raise InvalidOrder("a market order takes exactly one of size (shares) and amount (dollars, BUY only)")
     tick = market.grid.unit
-    units = amounts.price_units(worst_price, tick)
+    units = amounts.price_units(to_decimal(worst_price, "price"), tick)
     if amount is None:
-        found = amounts.taking(side, units, amounts.size_hundredths(size))
+        found = amounts.taking(side, units, amounts.size_hundredths(to_decimal(size, "size")))
     elif side is not Side.BUY:
         raise InvalidOrder("amount is for BUY only: a SELL is given by size")
     else:

@@ -102,7 +102,7 @@ class OrderSigner:
         "_maker",
         "_owner",
         "_session",
-        "_signer",
+        "_sign",
         "_tail",
         "_wallet",
         "_who",
@@ -130,7 +130,7 @@ class OrderSigner:
             raise ConfigError("a session key belongs to a deposit wallet: signature type 3")
         self._kind_number = int(self._kind)
         self._kind_word = word(self._kind)
-        self._signer = signer
+        self._sign = signer.sign
         self._owner = _ENCODE(owner).decode()  # quotes and all
         self._wallet = wallet
         self._maker = checksum_address(wallet)
@@ -174,7 +174,8 @@ class OrderSigner:
             )
         )
         digest = typed_digest(exchange.separator, contents)
-        signature = self._signature(exchange, contents, digest)
+        wallet = self._kind is SignatureType.POLY_1271
+        signature = self._nested(exchange, contents) if wallet else self._sign(digest)
         body = _BODY % (
             self._builder,
             plan.expiration,
@@ -182,7 +183,7 @@ class OrderSigner:
             plan.maker_amount,
             ZERO_HEX,
             salt,
-            plan.side.value,
+            plan.side,
             signature.hex(),
             self._kind_number,
             self._who,
@@ -195,11 +196,10 @@ class OrderSigner:
         )
         return SignedOrder("0x" + digest.hex(), body.encode(), plan, salt, timestamp_ms)
 
-    def _signature(self, exchange: Exchange, contents: bytes, digest: bytes) -> bytes:
-        if self._kind is not SignatureType.POLY_1271:
-            return self._signer.sign(digest)
+    def _nested(self, exchange: Exchange, contents: bytes) -> bytes:
+        """What a deposit wallet checks (ERC-7739), in place of a plain signature."""
         nested = nested_hash(contents, exchange.chain_id, self._wallet)
-        signed = self._signer.sign(typed_digest(exchange.separator, nested))
+        signed = self._sign(typed_digest(exchange.separator, nested))
         wrapped = signed + exchange.separator + contents + _SUFFIX
         if not self._session:
             return wrapped

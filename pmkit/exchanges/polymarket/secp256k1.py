@@ -13,15 +13,18 @@ from coincurve import PrivateKey
 
 Sign = Callable[[bytes], bytes]
 
-_RECOVERY: Final = (b"\x00", b"\x01", b"\x02", b"\x03")
+_V: Final = (b"\x1b", b"\x1c", b"\x1b", b"\x1c")
+"""By recovery id. 2 and 3 need an r above the order of the curve, which nobody has ever seen."""
+
 _SAMPLES: Final = tuple(bytes([number]) * 32 for number in range(1, 9))
 
 
 def by_object(key: PrivateKey) -> Sign:
-    """The documented way: 65 bytes r, s and recovery id of a digest of 32."""
+    """The documented way: 65 bytes r, s and v (27 or 28) of a digest of 32."""
 
     def sign(digest: bytes) -> bytes:
-        return key.sign_recoverable(digest, hasher=None)
+        signature = key.sign_recoverable(digest, hasher=None)
+        return signature[:64] + _V[signature[64]]
 
     return sign
 
@@ -45,12 +48,12 @@ def _direct(key: PrivateKey) -> Sign:
         if not make(context, signature, digest, key.secret, none, none):
             raise RuntimeError("libsecp256k1 refused to sign")
         write(context, compact, recovery, signature)
-        return bytes(text(compact)) + _RECOVERY[recovery[0]]
+        return bytes(text(compact)) + _V[recovery[0]]
 
     return sign
 
 
-def signer(key: PrivateKey, make: Callable[[PrivateKey], Sign] = _direct) -> Sign:
+def recoverable(key: PrivateKey, make: Callable[[PrivateKey], Sign] = _direct) -> Sign:
     """The direct way where it can be had and signs as coincurve does."""
     slow = by_object(key)
     try:

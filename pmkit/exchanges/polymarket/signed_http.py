@@ -134,7 +134,7 @@ class SignedSession:
         credentials = self.credentials
         if credentials is None:
             raise NotSent("not logged in to Polymarket yet: nothing was sent")
-        stamp = self.now_ms() // 1000
+        stamp = self._venue_clock.now_ms() // 1000
         return credentials.headers(stamp, method, path, body or b""), stamp
 
     async def _stale(self, stamp_s: int) -> bool:
