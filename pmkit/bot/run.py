@@ -22,8 +22,10 @@ from pmkit.clock import Clock
 from pmkit.config.env import Mode, Settings, secrets_of
 from pmkit.endpoints import Endpoints, Where
 from pmkit.errors import ConfigError, PmkitError
-from pmkit.exchanges.base import BaseExchange
+from pmkit.exchanges.base import BaseExchange, asset_names
+from pmkit.exchanges.numbers import to_decimal
 from pmkit.exchanges.paper.exchange import PaperExchange
+from pmkit.exchanges.paper.queue import QueueModel, queue_model
 from pmkit.logging.csv_logger import TradeLog
 from pmkit.logging.logger import close_logging, flush_logging, setup_logging
 from pmkit.logging.paths import Paths, file_mode
@@ -33,7 +35,8 @@ if TYPE_CHECKING:
     from pmkit.data.binance.feed import BinanceFeed
     from pmkit.recording.recorder import Recorder
 
-MARKET_INTERVALS = ("15m",)
+MARKET_INTERVALS = {"polymarket": ("5m", "15m"), "kalshi": ("15m",)}
+"""The windows that each venue lists; those of 15 minutes where nobody says otherwise."""
 
 
 def run(
@@ -52,9 +55,10 @@ def run(
 ) -> None:
     """Run a strategy until it stops itself, Ctrl-C or SIGTERM.
 
-    Two questions are asked at a prompt, or answered by PMKIT_WHERE and PMKIT_MODE; `venues`, `assets` and `interval`
-    are asked (or read from PMKIT_VENUES, PMKIT_ASSETS, PMKIT_INTERVAL) only where they are not given. `candles` is the
-    interval of live Binance candles ("1s", "1m"), None for none.
+    Two questions are asked at a prompt, or answered by PMKIT_WHERE and PMKIT_MODE; `venues` and `assets` are asked (or
+    read from PMKIT_VENUES, PMKIT_ASSETS) only where they are not given. `interval`: length of the windows, "15m" where
+    neither it nor PMKIT_INTERVAL says otherwise ("5m" on Polymarket alone). `candles` is the interval of live Binance
+    candles ("1s", "1m"), None for none.
 
     Local venues: market time passes `local_speed` times as fast as the wall, prices and traders follow `local_seed`,
     and the first boundary comes after `local_first_boundary` seconds of wall time where it is given. Dry-run: the
@@ -65,16 +69,18 @@ def run(
 
     Exits the process with status 1 and a message when the run could not start or failed, 130 after a second Ctrl-C.
     """
+    kind: object = bot
+    if not (isinstance(kind, type) and issubclass(kind, BaseBot)):
+        raise TypeError(f"run takes a class that is a BaseBot, not {bot!r}")
     try:
         settings = Settings.load()
         where = prompts.ask_where(settings, venues or ())
         mode = prompts.ask_mode(settings, where)
-        venues = [name.lower() for name in venues] if venues else list(prompts.ask_venues(settings))
-        assets = [name.upper() for name in assets] if assets else prompts.ask_assets(settings)
-        interval = interval or prompts.ask_interval(settings, MARKET_INTERVALS)
-        for name in venues:
-            if name not in VENUES:
-                raise ConfigError(f"unknown venue {name!r}: there are {' and '.join(VENUES)}")
+        venues = _venues(venues) if venues else list(prompts.ask_venues(settings))
+        assets = asset_names([assets] if isinstance(assets, str) else assets or prompts.ask_assets(settings))
+        interval = _interval(interval or settings.interval or "15m", venues)
+        dollars = to_decimal(balance, "balance")
+        model = queue_model(queue)
         if where is Where.DEMO and "polymarket" in venues:
             raise ConfigError("demo exists on Kalshi only: choose local or real for Polymarket")
         settings.require(mode, venues, where)
@@ -93,8 +99,8 @@ def run(
                 local=LocalProcess(
                     assets=tuple(assets), speed=local_speed, seed=local_seed, first_boundary=local_first_boundary
                 ),
-                balance=Decimal(balance),
-                queue=queue,
+                balance=dollars,
+                queue=model,
                 record=record,
             )
         )
@@ -120,7 +126,7 @@ async def _main(
     candles: str | None,
     local: LocalProcess,
     balance: Decimal,
-    queue: Literal["pessimistic", "middle", "optimistic"],
+    queue: QueueModel,
     record: bool,
 ) -> int:
     async with AsyncExitStack() as stack:
@@ -196,6 +202,22 @@ async def _main(
         flush_logging()
         print_summary(runner.ledgers.values(), runner.stats)
         return 130 if runner.hurried else status
+
+
+def _venues(given: Sequence[str]) -> list[str]:
+    names = [str(name).lower() for name in ([given] if isinstance(given, str) else given)]
+    for name in names:
+        if name not in VENUES:
+            raise ConfigError(f"unknown venue {name!r}: there are {' and '.join(VENUES)}")
+    return list(dict.fromkeys(names))
+
+
+def _interval(interval: str, venues: Sequence[str]) -> str:
+    for venue in venues:
+        if interval not in MARKET_INTERVALS[venue]:
+            listed = " and ".join(MARKET_INTERVALS[venue])
+            raise ConfigError(f"{venue} has no windows of {interval!r}, but of {listed}: see interval=, PMKIT_INTERVAL")
+    return interval
 
 
 def _feeds(endpoints: Endpoints, clock: Clock, assets: Sequence[str], candles: str | None) -> list[BinanceFeed]:

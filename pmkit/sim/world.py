@@ -53,6 +53,7 @@ ASSETS = {
     "DOGE": AssetTraits("Dogecoin", 0.21, 1.6e-4, 5),
     "BNB": AssetTraits("BNB", 880.0, 1.1e-4, 2),
     "HYPE": AssetTraits("Hyperliquid", 38.0, 1.8e-4, 2),
+    "ZEC": AssetTraits("Zcash", 410.0, 1.8e-4, 2),
     "ADA": AssetTraits("Cardano", 0.62, 1.5e-4, 4),
     "LTC": AssetTraits("Litecoin", 95.0, 1.2e-4, 2),
 }

@@ -15,7 +15,7 @@ from decimal import Decimal
 from typing import Any
 
 from pmkit.clock import to_ms
-from pmkit.errors import InvalidOrder, MarketNotFound, OrderUnknown, PmkitError
+from pmkit.errors import ConfigError, InvalidOrder, MarketNotFound, OrderUnknown, PmkitError
 from pmkit.exchanges.base import (
     Amount,
     Callback,
@@ -30,7 +30,7 @@ from pmkit.exchanges.market import Market, order_words
 from pmkit.exchanges.numbers import to_decimal
 from pmkit.exchanges.paper.desk import PaperDesk
 from pmkit.exchanges.paper.order import FillReason
-from pmkit.exchanges.paper.queue import QueueModel
+from pmkit.exchanges.paper.queue import QueueModel, queue_model
 from pmkit.exchanges.types import (
     Absent,
     Accepted,
@@ -66,8 +66,12 @@ class PaperExchange(PublicSide):
         queue: QueueModel | str = QueueModel.MIDDLE,
         latency_ms: int = 50,
     ) -> None:
+        """Raises InvalidOrder for a balance that is a float, and ConfigError for another queue or a number below 0."""
+        dollars, model = to_decimal(balance, "balance"), queue_model(queue)
+        if dollars < 0 or latency_ms < 0:
+            raise ConfigError(f"balance {dollars:f} and latency_ms {latency_ms}: neither may be below zero")
         super().__init__(data)
-        self._desk = PaperDesk(data, to_decimal(balance, "balance"), QueueModel(queue), latency_ms)
+        self._desk = PaperDesk(data, dollars, model, latency_ms)
         self._matcher = self._desk.matcher
 
     async def close(self) -> None:

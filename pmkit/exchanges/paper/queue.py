@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from enum import StrEnum
 
+from pmkit.errors import ConfigError
+
 GRACE_NS = 500_000_000
 
 
@@ -23,6 +25,14 @@ class QueueModel(StrEnum):
     PESSIMISTIC = "pessimistic"
     MIDDLE = "middle"
     OPTIMISTIC = "optimistic"
+
+
+def queue_model(name: str) -> QueueModel:
+    """The model of that name. Raises ConfigError for another one."""
+    try:
+        return QueueModel(name)
+    except ValueError:
+        raise ConfigError(f"queue is {ascii(name)[:40]}: there are {', '.join(QueueModel)}") from None
 
 
 class QueuePlace:
