@@ -173,6 +173,8 @@ def test_forms_are_told_apart_and_unknown_ones_fail(recordings: Path, tmp_path: 
         path.write_text(text)
         assert run([kalshi, path], said.append) == 1, text
     assert form_of({"verify": [{"name": "x"}]}) is None
+    path.write_text('{"verify": [{"name": "x", "ed25519_signature": "y"}], "must_fail": 3}')
+    assert run([path], said.append) == 1 and any("not of the form Kalshi signatures" in line for line in said)
     assert run([tmp_path / "absent.json"], said.append) == 1
 
 

@@ -401,6 +401,24 @@ async def test_missing_candles_are_told(tmp_path: Path, capsys: pytest.CaptureFi
     assert (code, summary["candles"], summary["candle_gaps"]) == (1, 198, 2)
 
 
+async def test_few_prices_are_a_grid_as_well(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """A thin book, or a piece out of the middle: the common step of its prices need not divide a dollar."""
+    texts = [k_subscribed(), k_snapshot(1, yes=[["0.0300", "10.00"], ["0.0600", "1.00"]]).replace("0.5000", "0.9300")]
+    code, summary = await run(capsys, write_gzip(tmp_path / "k", texts))
+    assert (code, summary["applied"]) == (0, 1), summary["errors"]
+
+
+@pytest.mark.parametrize("packed", [True, False])
+async def test_candles_come_as_csv_too(tmp_path: Path, capsys: pytest.CaptureFixture[str], packed: bool) -> None:
+    with zipfile.ZipFile(candle_zip(tmp_path / "z", range(60))) as archive:
+        (name,) = archive.namelist()
+        text = b"\xef\xbb\xbf" + archive.read(name)
+    path = tmp_path / (name + ".gz" * packed)
+    path.write_bytes(gzip.compress(text) if packed else text)
+    code, summary = await run(capsys, path)
+    assert (code, summary["candles"]) == (0, 60), summary["errors"]
+
+
 def test_files_that_cannot_be_read_end_with_one_and_the_rest_is_reported(tmp_path: Path) -> None:
     texts = [k_subscribed(), k_snapshot(1)] + [k_delta(n, ts_ms=START_MS + n * n) for n in range(2, 4000)]
     torn = write_gzip(tmp_path / "torn.jsonl.gz", texts)

@@ -56,11 +56,16 @@ def run(paths: list[Path], say: Callable[[str], None] = print) -> int:
             unread.append(f"{path}: of no known form: {', '.join(known.name for known in FORMS)}")
             continue
         here = passed = 0
-        for name, failure in form.check(content, path):
+        try:
+            for name, failure in form.check(content, path):
+                here += 1
+                passed += failure is None
+                if failure is not None:
+                    say(f"FAILED {path.name} {name}: {failure}")
+        except Exception as error:  # a part of the file that is not of its form: what follows it is not checked
+            problem = f"{type(error).__name__}: {error}"[:200]
+            unread.append(f"{path}: not of the form {form.name} after {here} vectors ({problem})")
             here += 1
-            passed += failure is None
-            if failure is not None:
-                say(f"FAILED {path.name} {name}: {failure}")
         if not here:
             unread.append(f"{path}: holds no vectors")
         say(f"{path.name}: {form.name}: {passed} of {here}")

@@ -13,6 +13,7 @@ from pathlib import Path
 _CHUNK = 1 << 16
 _GZIP = b"\x1f\x8b"
 _ZIP = b"PK"
+_BOM = b"\xef\xbb\xbf"
 _LONGEST_LINE = 64 * 2**20
 
 
@@ -32,7 +33,10 @@ def lines(path: Path) -> Iterator[bytes]:
     Raises Damaged after the last whole line; a line that was cut is not given.
     """
     rest = b""
+    first = True
     for chunk in _chunks(path):
+        if first:
+            chunk, first = chunk.removeprefix(_BOM), False
         *whole, rest = (rest + chunk).split(b"\n")
         if len(rest) > _LONGEST_LINE:
             raise Damaged(f"a line of more than {_LONGEST_LINE >> 20} MiB: this is no text")

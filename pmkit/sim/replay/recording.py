@@ -6,7 +6,7 @@ Forms, told apart by content and never by name:
 * MIXED: lines with `source`, `recv_wall_ts` and `payload`, the wire text of several venues. Of source `polymarket_clob`
   are replayed: what the market channel sent, and answers of GET /book (objects without `event_type`). Other sources
   are counted by name.
-* CANDLES: a zip with one CSV of Binance's archive, twelve columns, times in ms or us.
+* CANDLES: one CSV of Binance's archive, zipped as there, gzipped or plain; twelve columns, times in ms or us.
 * ANSWERS: REST exchanges (`method`, `url`, `status`, `response_body`).
 * MARKETS: names of Polymarket markets (`condition_id`, `outcomes`); nothing of it is served.
 """

@@ -59,6 +59,8 @@ def _form_of(path: Path) -> tuple[Form, str]:
         line = next(lines(path), b"")
     except Damaged as error:
         raise ConfigError(f"{path.name}: {error}, before its first line") from error
+    if line.startswith(b"open_time,") or _is_candle(line.split(b",")):
+        return Form.CANDLES, ""
     try:
         first = msgspec.json.decode(line)
     except (msgspec.DecodeError, ValueError):
@@ -74,13 +76,13 @@ def _form_of(path: Path) -> tuple[Form, str]:
             return Form.KALSHI, ""
     raise ConfigError(
         f"{path.name}: unknown form: it is none of Kalshi socket texts, mixed Polymarket rows, REST answers of Kalshi, "
-        "names of Polymarket markets, or a zip of Binance candles"
+        "names of Polymarket markets, or a file (CSV or zip) of Binance candles"
     )
 
 
 def _name_candles(recording: Recording) -> str:
     try:
-        name = member_name(recording.path)
+        name = member_name(recording.path) if is_zip(recording.path) else recording.path.name
     except Damaged as error:
         return str(error)
     found = _MEMBER.match(name)
@@ -175,7 +177,8 @@ def _note_market(recording: Recording, msg: dict[str, Any]) -> None:
     prices = [level[0] for level in levels if isinstance(level, list) and level]
     for price in [*prices, msg.get("price_dollars")]:
         if isinstance(price, str) and _NUMBER.fullmatch(price.encode()):
-            step = gcd(step, round(float(price) * PRICE_SCALE))
+            # A divisor of a dollar as well: few prices have many common steps, of which only those are price grids.
+            step = gcd(step, round(float(price) * PRICE_SCALE), PRICE_SCALE)
     recording.tickers[ticker] = step
 
 
@@ -292,11 +295,12 @@ def _market_rows(recording: Recording) -> Iterator[Row]:
 
 def _candle_rows(recording: Recording) -> Iterator[Row]:
     scanning = not recording.scanned
-    for number, line in enumerate(zipped_lines(recording.path)):
+    read = zipped_lines if is_zip(recording.path) else lines
+    for number, line in enumerate(read(recording.path)):
         columns = line.split(b",")
         if number == 0 and columns[0] == b"open_time":
             continue
-        if len(columns) != 12 or not all(_NUMBER.fullmatch(column) for column in columns):
+        if not _is_candle(columns):
             if scanning:
                 recording.bad_rows += 1
             continue
@@ -305,6 +309,10 @@ def _candle_rows(recording: Recording) -> Iterator[Row]:
             stamp = int(texts[place])
             texts[place] = str(stamp // 1000 if stamp >= _FIRST_MICROSECOND else stamp)
         yield CandleRow(int(texts[0]), tuple(texts))
+
+
+def _is_candle(columns: list[bytes]) -> bool:
+    return len(columns) == 12 and all(_NUMBER.fullmatch(column) for column in columns)
 
 
 # -- REST answers of Kalshi -------------------------------------------------------------------------------------------
