@@ -14,6 +14,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 
+import msgspec
+
 PRICE_UNITS = 10_000
 SIZE_UNITS = 1_000_000
 
@@ -58,8 +60,7 @@ class Order:
     client: object = None
 
 
-@dataclass(frozen=True, slots=True)
-class Match:
+class Match(msgspec.Struct, frozen=True):
     """A taker met a resting order, at the resting order's price. `sequence` counts the matches of the engine from 1."""
 
     sequence: int
@@ -79,8 +80,7 @@ class Match:
         return self.taker_owner == self.maker_owner
 
 
-@dataclass(frozen=True, slots=True)
-class LevelChange:
+class LevelChange(msgspec.Struct, frozen=True):
     """The total size of a level after an operation; 0 where it is gone."""
 
     side: Side
@@ -88,16 +88,14 @@ class LevelChange:
     size_after: int
 
 
-@dataclass(frozen=True, slots=True)
-class Update:
+class Update(msgspec.Struct, frozen=True):
     """All that one operation did to the book."""
 
     matches: tuple[Match, ...] = ()
     changes: tuple[LevelChange, ...] = ()
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
+class Submission(msgspec.Struct, frozen=True):
     """What became of a submission. `order` is the resting order, None where nothing rests; `killed` says why.
 
     `filled` and `unfilled` are sizes; what is neither rests.

@@ -12,6 +12,7 @@ import logging
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from email.utils import formatdate
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, Self
 
@@ -43,6 +44,11 @@ LOGGED_REQUESTS = 2_000
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 _log = logging.getLogger("pmkit.sim")
+
+
+@lru_cache(64)
+def _http_date(second: int) -> str:
+    return formatdate(second, usegmt=True)
 
 
 class Refused(Exception):
@@ -170,7 +176,7 @@ class Server:
     # ---- plumbing
 
     async def _date(self, request: web.Request, response: web.StreamResponse) -> None:
-        response.headers["Date"] = formatdate(self.clock.now_ms() // 1000, usegmt=True)
+        response.headers["Date"] = _http_date(self.clock.now_ms() // 1000)
 
     def error(self, status: int, text: str, headers: Mapping[str, str] | None = None) -> web.Response:
         """An error in this venue's form."""

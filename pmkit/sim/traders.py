@@ -99,6 +99,7 @@ class Traders:
         self._makers = tuple(makers)
         self._takers = tuple(takers)
         self._mine = frozenset(makers)
+        self._wants: dict[Side, tuple[tuple[float, float, Grid], list[int]]] = {}
         self._nervous = entropy.random() < 0.5
 
     async def run(self) -> None:
@@ -128,14 +129,18 @@ class Traders:
 
     def _wanted(self, side: Side) -> list[int]:
         """The prices at which makers want to stand, best first. Empty where nobody offers any more."""
-        fair = self._fair()
-        left = self._seconds_left()
+        asked = (self._fair(), self._seconds_left(), self._grid())
+        kept = self._wants.get(side)
+        if kept is None or kept[0] != asked:  # one step asks several times
+            kept = self._wants[side] = (asked, self._wanted_now(side, *asked))
+        return kept[1]
+
+    def _wanted_now(self, side: Side, fair: float, left: float, grid: Grid) -> list[int]:
         good = fair if side is Side.BUY else 1.0 - fair
         if left < LAST_MARKET_SECONDS and good < 1.0 - _CERTAIN:
             return []  # nobody bids for what has lost: the book is one-sided at the end
         if left < NERVOUS_MARKET_SECONDS and self._nervous:
             return []  # in some windows the makers leave altogether, and both sides are empty
-        grid = self._grid()
         step = max(_FINEST, _tick_at(grid, fair))
         half = 0.6 * step / PRICE_UNITS + 0.02 * fair * (1.0 - fair) * (1.0 if left > LAST_MARKET_SECONDS else 2.0)
         sign = -1 if side is Side.BUY else 1

@@ -14,6 +14,7 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from hashlib import blake2b
 from statistics import NormalDist
+from typing import Any
 
 import msgspec
 
@@ -29,6 +30,7 @@ _CHUNK_BITS = 6
 _CHUNK_SECONDS = 1 << _CHUNK_BITS
 _CACHED_CHUNKS = 4_096
 _CACHED_AVERAGES = 8_192
+_CACHED_EXPECTATIONS = 256
 _NORMAL = NormalDist()
 
 
@@ -88,13 +90,20 @@ class World:
         self.assets = tuple(assets)
         self._chunks: OrderedDict[tuple[str, int], tuple[float, ...]] = OrderedDict()
         self._averages: OrderedDict[tuple[str, int], float] = OrderedDict()
+        self._expectations: dict[tuple[str, int], tuple[int, float]] = {}
+        self._key = str(seed).encode()
+        self._hashes: dict[int, Any] = {}
 
     # ---- randomness by name
 
     def bits(self, *labels: object, size: int = 8) -> int:
         """`size` bytes (at most 64) that depend on the seed and the labels only, as an integer."""
-        text = "\x1f".join(map(str, labels))
-        return int.from_bytes(blake2b(text.encode(), digest_size=size, key=str(self.seed).encode()).digest())
+        fresh = self._hashes.get(size)
+        if fresh is None:
+            fresh = self._hashes[size] = blake2b(digest_size=size, key=self._key)
+        hashed = fresh.copy()
+        hashed.update("\x1f".join(map(str, labels)).encode())
+        return int.from_bytes(hashed.digest())
 
     def draw(self, *labels: object) -> float:
         """A uniform number in [0, 1) that depends on the seed and the labels only."""
@@ -164,10 +173,18 @@ class World:
 
     def _expected(self, asset: str, at_ms: int, now_ms: int, price: float) -> float:
         """The expected average at a moment: seconds that have come at their price, the rest at the current one."""
+        key, second = (asset, at_ms), now_ms // SECOND_MS
+        kept = self._expectations.get(key)
+        if kept is not None and kept[0] == second:
+            return kept[1]  # traders ask many times in a second
         first = at_ms // SECOND_MS - AVERAGE_SECONDS + 1
         known = max(0, min(AVERAGE_SECONDS, now_ms // SECOND_MS - first + 1))
         total = math.fsum(self.prices(asset, first * SECOND_MS, known)) if known else 0.0
-        return (total + (AVERAGE_SECONDS - known) * price) / AVERAGE_SECONDS
+        expected = (total + (AVERAGE_SECONDS - known) * price) / AVERAGE_SECONDS
+        if len(self._expectations) >= _CACHED_EXPECTATIONS:
+            self._expectations.clear()
+        self._expectations[key] = (second, expected)
+        return expected
 
     # ---- the path
 

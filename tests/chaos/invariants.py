@@ -199,13 +199,18 @@ class Watch:
         self._listings("")
         now = self.clock.now_ms()
         for venue, exchange in self.bot.exchanges.items():
-            mine = self._attempts(venue)
-            for attempt in mine:
+            waiting = 0
+            by_order: dict[str, Attempt] = {}
+            by_client: dict[str, Attempt] = {}
+            for attempt in self.bot.said.attempts:
+                if attempt.venue != venue:
+                    continue
                 if attempt.result == "raised":
                     self.violated("placing an order raised what is none of the three outcomes", attempt.error)
-            waiting = sum(1 for attempt in mine if attempt.result in ("", "cancelled"))
-            by_order = {attempt.order_id: attempt for attempt in mine if attempt.order_id}
-            by_client = {attempt.client_order_id: attempt for attempt in mine}
+                waiting += attempt.result in ("", "cancelled")
+                if attempt.order_id:
+                    by_order[attempt.order_id] = attempt
+                by_client[attempt.client_order_id] = attempt
             unresolved = {intent.client_order_id: intent for intent in exchange.unresolved}
             of_intent = {intent.order_id for intent in unresolved.values() if intent.order_id}
             nameless = 0
@@ -243,9 +248,6 @@ class Watch:
             self.counts[f"most unresolved {venue}"] = max(
                 self.counts[f"most unresolved {venue}"], len(exchange.unresolved)
             )
-
-    def _attempts(self, venue: str) -> list[Attempt]:
-        return [attempt for attempt in self.bot.said.attempts if attempt.venue == venue]
 
     def stopped(self, tasks_before: set[asyncio.Task], warnings: str) -> None:
         """After the end: nothing runs, nothing stands at the venue that was not reported."""

@@ -6,12 +6,14 @@ from collections import deque
 from collections.abc import Set
 from dataclasses import dataclass
 from decimal import Decimal
+from typing import NamedTuple
 
 from pmkit.clock import Clock
 from pmkit.exchanges.market import Market
 from pmkit.exchanges.types import Side
 from pmkit.sim.engine import MatchingEngine
 from pmkit.sim.engine import Side as EngineSide
+from pmkit.sim.kalshi.ledger import Status
 from pmkit.sim.kalshi.market import SHARD
 from pmkit.sim.polymarket.records import TradeState
 from pmkit.sim.venues import LocalVenues
@@ -22,16 +24,15 @@ PM_OUTCOMES = ("UP", "DOWN")
 Snapshot = tuple[tuple[tuple[int, int], ...], tuple[tuple[int, int], ...]]
 
 
-@dataclass(frozen=True, slots=True)
-class VenueOrder:
-    """An order at the venue. Price and outcome in its own terms."""
+class VenueOrder(NamedTuple):
+    """An order at the venue. Sizes in 1e-6 shares."""
 
     order_id: str
     client_order_id: str
     market_id: str
-    size: Decimal
+    size: int
     open: bool
-    filled: Decimal
+    filled: int
     created_ms: int
 
 
@@ -101,17 +102,15 @@ def snapshot(engine: MatchingEngine) -> Snapshot:
 
 def seen_of(book, first: bool) -> Snapshot:
     """A bot's book in the engine's terms: 0.0001 dollars and 1e-6 shares, of the first outcome."""
-    scale = 1_000_000 // book.size_scale
-
-    def side(number: int) -> tuple[tuple[int, int], ...]:
-        return tuple((tick * book.unit, size * scale) for tick, size in book._walk(number))
-
-    bids, asks = side(0), side(1)
+    scale, unit = 1_000_000 // book.size_scale, book.unit
     if first:
-        return bids, asks
+        return (
+            tuple([(tick * unit, size * scale) for tick, size in book._walk(0)]),
+            tuple([(tick * unit, size * scale) for tick, size in book._walk(1)]),
+        )
     return (
-        tuple((10_000 - price, size) for price, size in asks),
-        tuple((10_000 - price, size) for price, size in bids),
+        tuple([(10_000 - tick * unit, size * scale) for tick, size in book._walk(1)]),
+        tuple([(10_000 - tick * unit, size * scale) for tick, size in book._walk(0)]),
     )
 
 
@@ -150,16 +149,15 @@ class Truth:
         if venue == "polymarket":
             return [
                 VenueOrder(
-                    row.order_id, "", row.window.condition_id, Decimal(row.intent.shares) / MICRO, row.open,
-                    Decimal(row.matched) / MICRO, row.created_ms,
+                    row.order_id, "", row.window.condition_id, row.intent.shares, row.open, row.matched, row.created_ms
                 )
                 for row in self.venues.polymarket.desk.orders.values()
                 if row.order_id not in but and row.account.owner == self.pm_owner
             ]  # fmt: skip
         return [
             VenueOrder(
-                row.order_id, row.client_order_id, row.ticker, Decimal(row.initial) / MICRO,
-                row.status.value == "resting", Decimal(row.filled) / MICRO, row.created_us // 1000,
+                row.order_id, row.client_order_id, row.ticker, row.initial, row.status is Status.RESTING, row.filled,
+                row.created_us // 1000,
             )
             for row in self.kalshi.orders.values()
             if row.order_id not in but

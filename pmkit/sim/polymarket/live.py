@@ -33,11 +33,12 @@ QUIET_BEFORE_OPEN = 0.25
 
 _COARSE = Grid.even(COARSE_TICK)
 _FINE = Grid.even(FINE_TICK)
+_LOOSE = json.JSONEncoder(separators=(", ", ":"), ensure_ascii=False).encode
 
 
 def loose(data: object) -> str:
     """JSON with a space after commas only, as the venue writes everything but books."""
-    return json.dumps(data, separators=(", ", ":"), ensure_ascii=False)
+    return _LOOSE(data)
 
 
 def empty_book(window: Window, outcome: int, tick: int = COARSE_TICK) -> TokenBook:

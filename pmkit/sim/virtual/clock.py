@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Coroutine
+from typing import Any
 
 from pmkit.clock import Entropy, LoopClock
 from pmkit.sim.virtual.loop import VirtualLoop
@@ -30,22 +32,34 @@ class VirtualClock(LoopClock):
         self._line = running
         self._zero = running.moment
         self._start_ns = start_ms * 1_000_000
-        self._told = (self._zero, 0)  # asked for many times in a moment
+        self._told_at, self._told = self._zero, 0  # asked for many times in a moment
         # Code takes no time here: what is measured must not depend on the machine.
         self.perf_ns = lambda: round(running.moment * 1e9)
 
     def time_ns(self) -> int:
         moment = self._line.moment
-        if moment != self._told[0]:
-            self._told = (moment, round((moment - self._zero) * self.factor * 1e9))
-        return self._start_ns + self._told[1]
+        if moment != self._told_at:
+            self._told_at, self._told = moment, round((moment - self._zero) * self.factor * 1e9)
+        return self._start_ns + self._told
 
     def io_monotonic(self) -> float:
         return self._line.moment
 
+    def sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        return self._line.sleep(seconds / self.factor)
+
+    def io_sleep(self, seconds: float) -> Coroutine[Any, Any, None]:
+        return self._line.sleep(seconds)
+
     def step_wall(self, seconds: float) -> None:
         """Move the date by that much, not the monotonic time: a corrected clock, or a machine that slept."""
         self._start_ns += round(seconds * 1e9)
+
+    def now_ms(self) -> int:
+        moment = self._line.moment
+        if moment != self._told_at:
+            self._told_at, self._told = moment, round((moment - self._zero) * self.factor * 1e9)
+        return (self._start_ns + self._told) // 1_000_000
 
     def text(self) -> str:
         raise ValueError("a virtual clock cannot travel to another process")

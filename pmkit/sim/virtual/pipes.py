@@ -78,7 +78,9 @@ class PipeTransport(asyncio.Transport):
 
     def _arrives(self) -> float:
         """When something sent to this end now will be here: never before what was sent earlier."""
-        self._latest = max(self._latest, self._line.moment + self._line.flight())
+        latest = self._line.moment + self._line.flight()
+        if latest > self._latest:
+            self._latest = latest
         return self._latest
 
     def _take(self, data: bytes) -> None:
@@ -86,7 +88,8 @@ class PipeTransport(asyncio.Transport):
             self._line.tape.append((self._line.moment, self._peer.sock.name[1], self.sock.name[1], len(data)))
         self._came.append((self._arrives(), data))
         self._came_bytes += len(data)
-        self._look()
+        if self._wakes is None or len(self._came) == 1:  # else it waits for what came before
+            self._look()
 
     def _end(self) -> None:
         if self._ended is None:
@@ -135,12 +138,15 @@ class PipeTransport(asyncio.Transport):
         self._look()
 
     def _tell_data(self) -> None:
-        now, parts, size = self._line.moment, [], 0
-        while self._came and self._came[0][0] <= now and size < READ_BYTES:
-            parts.append(self._came.popleft()[1])
-            size += len(parts[-1])
-        self._came_bytes -= size
-        data = parts[0] if len(parts) == 1 else b"".join(parts)
+        now, came = self._line.moment, self._came
+        data = came.popleft()[1]
+        if came and came[0][0] <= now and len(data) < READ_BYTES:
+            parts, size = [data], len(data)
+            while came and came[0][0] <= now and size < READ_BYTES:
+                parts.append(came.popleft()[1])
+                size += len(parts[-1])
+            data = b"".join(parts)
+        self._came_bytes -= len(data)
         try:
             protocol = self._protocol
             if isinstance(protocol, asyncio.BufferedProtocol):
