@@ -1,6 +1,6 @@
 """All time and all randomness of pmkit.
 
-Two kinds of durations (DESIGN "Time"):
+Two kinds of durations:
 
 * **market time**: windows, ticks, candles, backoff, data deadlines, venue delays, expiry. `sleep`, `timeout`,
   `call_later`, `now_ms`, `monotonic`. A `ScaledClock` makes it pass faster than the wall does.

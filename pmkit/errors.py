@@ -3,7 +3,7 @@
 A message names the host or file, what happened and the next step. No message holds a secret: what is raised here is
 built from statuses, codes and public ids only.
 
-Placing an order has three outcomes (DESIGN section 3): an order id, `OrderRejected` (proof that the venue refused) and
+Placing an order has three outcomes: an order id, `OrderRejected` (proof that the venue refused) and
 `OrderUnknown` (anything else after the first byte may have left). `InvalidOrder` and `NotSent` are raised before that.
 """
 

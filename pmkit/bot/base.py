@@ -1,7 +1,7 @@
 """`BaseBot`: the life cycle of a strategy.
 
 A strategy overrides hooks and reads what the bot keeps for it; it never has to think of connecting, rolling over,
-signals or cleaning up. DESIGN section 3 "Markets and rollover" is the contract.
+signals or cleaning up.
 
 Rules written down once: a hook that raises is logged and counted and the bot goes on; `MAX_TICK_ERRORS` ticks in a row
 that raise stop it. A background task that dies stops the bot, unless it was spawned with `critical=False`. At exit the

@@ -81,7 +81,7 @@ class Window:
         """The current market as a strategy sees it: one whose close has passed is none, however late the switch is."""
         current = self.current
         if isinstance(current, Market) and self._now_ms() >= current.close_ms:
-            return NoMarket(f"{current.label} is over, and the bot has not switched yet")
+            return NoMarket(f"{current.label} is over, and the next market is not found yet")
         return current
 
     def _now_ms(self) -> int:
@@ -151,8 +151,6 @@ class Window:
         following, self.next = self.next, NoMarket("not looked for yet")
         self.next_ready_ms = None
         attempt = 0
-        # Until the next one is found there is none: a closed market is no market to tick on.
-        self.current = NoMarket(f"{market.label} is over, and the next market is not found yet")
         while not (isinstance(following, Market) and following.open_ms <= self._now_ms() < following.close_ms):
             following = await self._look(self._finder.get_current_market)
             if isinstance(following, Market) and following.open_ms >= market.close_ms:

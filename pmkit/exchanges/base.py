@@ -218,7 +218,7 @@ class MarketFinder(ABC):
 
 
 class BaseExchange(MarketData):
-    """A venue with an account. See DESIGN section 3 for the three outcomes of placing an order."""
+    """A venue with an account. Placing an order has three outcomes: see `pmkit.errors`."""
 
     @property
     @abstractmethod

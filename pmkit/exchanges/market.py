@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import UTC, datetime
 from decimal import ROUND_CEILING, ROUND_FLOOR, Context, Decimal, localcontext
 from math import gcd
@@ -383,12 +382,3 @@ def market_of(kind: type[M], market: object, venue: str) -> M:
     else:
         what = f"{ascii(market)[:60]} is no Market"
     raise InvalidOrder(f"{what}, and one of {venue} is needed: nothing was sent")
-
-
-def by_token(markets: Mapping[str, Market]) -> dict[str, tuple[Market, str]]:
-    """token id -> (market, outcome) of all markets given by id."""
-    return {
-        token: (market, outcome)
-        for market in markets.values()
-        for token, outcome in zip(market.token_ids, market.outcomes, strict=True)
-    }

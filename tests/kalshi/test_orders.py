@@ -317,7 +317,6 @@ def test_other_bodies_fit_the_specification(spec: Spec) -> None:
     group = json.loads(encode(orders.create_group("150", 2, 0)))
     assert group == {"contracts_limit_fp": "150.00", "exchange_index": 2, "subaccount": 0}
     fits(spec, "CreateOrderGroupRequest", group)
-    fits(spec, "UpdateOrderGroupLimitRequest", json.loads(encode(orders.group_limit("7.5"))))
 
 
 def test_decreases_and_batches_that_make_no_sense() -> None:

@@ -31,7 +31,6 @@ from pmkit.http import HttpSession
 from pmkit.venue_clock import VenueClock
 
 FREQUENCY = "fifteen_min"
-PAGE_LIMIT = 1000
 _MAX_PAGES = 30
 _MAX_EVENTS = 5000
 _DAY_MS = 86_400_000

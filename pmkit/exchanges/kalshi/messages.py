@@ -24,7 +24,6 @@ INDEX = "cfbenchmarks_value"
 CHANNEL_ERROR = 10
 BUFFER_OVERFLOW = 25
 UNKNOWN_SID = 7
-AUTHENTICATION_REQUIRED = 9
 ENDED_CODES: Final = frozenset({CHANNEL_ERROR, BUFFER_OVERFLOW})
 """Error codes after which the venue has ended the subscription."""
 FINAL_CODES: Final = frozenset({2, 3, 4, 5, 8, 9, 11, 12, 13, 14, 15, 26})

@@ -168,12 +168,6 @@ class CreateGroup(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True)
     subaccount: int | None = None
 
 
-class GroupLimit(msgspec.Struct, frozen=True):
-    """PUT .../{group}/limit."""
-
-    contracts_limit_fp: str
-
-
 encode: Final = msgspec.json.Encoder().encode
 """A body to the bytes that are sent."""
 
@@ -317,11 +311,6 @@ def create_group(limit: object, exchange_index: int, subaccount: int | None = No
         exchange_index=exchange_index,
         subaccount=None if subaccount is None else _checked_subaccount(subaccount),
     )
-
-
-def group_limit(limit: object) -> GroupLimit:
-    """The body that changes a group's limit. Raises InvalidOrder."""
-    return GroupLimit(count_text(to_decimal(limit, "limit")))
 
 
 # -- checks -----------------------------------------------------------------------------------------------------------

@@ -164,21 +164,6 @@ class QueuesAnswer(msgspec.Struct, frozen=True):
     queue_positions: list[QueueRow] | None
 
 
-class GroupAnswer(msgspec.Struct, frozen=True):
-    """GET /portfolio/order_groups/{id}: its orders, and whether it still takes new ones."""
-
-    is_auto_cancel_enabled: bool
-    orders: list[str] | None = None
-    contracts_limit_fp: str | None = None
-    exchange_index: int | None = None
-
-
-class UserDataTime(msgspec.Struct, frozen=True):
-    """GET /exchange/user_data_timestamp: how fresh orders, fills, positions and balance are over REST."""
-
-    as_of_time: str
-
-
 class Bucket(msgspec.Struct, frozen=True):
     """Tokens per second and at most."""
 
