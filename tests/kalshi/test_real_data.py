@@ -63,6 +63,7 @@ def test_the_command(sessions: Path, recordings: Path, capsys: pytest.CaptureFix
 
 def test_files_of_no_form(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     junk = {"a.csv": b"x,y\n1,2\n", "b.json": b"{oops", "c.gz": b"\x1f\x8bno", "d.bin": b"\xff\xfe", "e": b""}
+    junk["cut.csv"] = b"ticker,count,price,fee_charged\nKXT,1,0.5,0.0175\nKXT,1,0."
     for name, data in junk.items():
         path = tmp_path / name
         path.write_bytes(data)

@@ -48,15 +48,22 @@ def read(path: Path) -> Recording:
     """A CSV, JSON or JSON-lines file, gzipped or not. Raises UnknownForm, OSError."""
     data = path.read_bytes()
     try:
-        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode()
+        text = (gzip.decompress(data) if data[:2] == b"\x1f\x8b" else data).decode("utf-8-sig")
     except (UnicodeDecodeError, EOFError, gzip.BadGzipFile) as error:
         raise UnknownForm(f"{path.name} cannot be read: {error}") from error
-    rows = _json_rows(text) if text.lstrip()[:1] in ("{", "[") else list(csv.DictReader(io.StringIO(text)))
+    rows = _json_rows(text) if text.lstrip()[:1] in ("{", "[") else _csv_rows(path, text)
     if rows:
         for form, columns in _COLUMNS.items():
             if columns <= rows[0].keys():
                 return Recording(path, form, rows)
     raise UnknownForm(f"{path.name} is none of: {', '.join(form.value for form in Form)}")
+
+
+def _csv_rows(path: Path, text: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = list(csv.DictReader(io.StringIO(text)))
+    if rows and None in rows[-1].values():
+        raise UnknownForm(f"{path.name}: its last row has fewer columns than its first line: the file is cut")
+    return rows
 
 
 def _json_rows(text: str) -> list[dict[str, Any]]:
