@@ -205,6 +205,7 @@ def test_times_come_in_many_units(value: Any) -> None:
         ("price", "-0.5"),
         ("price", True),
         ("price", "1e400"),
+        ("price", "570000"),
         ("original_size", [1]),
         ("original_size", "1" * 60),
         ("timestamp", "yesterday"),
@@ -220,6 +221,13 @@ def test_rows_that_cannot_be_are_said_to_be_odd(field: str, value: Any) -> None:
         decode_order(json.dumps(order(**{field: value})).encode())
     with pytest.raises(ProtocolChanged, match=field):
         decode_orders(json.dumps({"data": [order(), order(**{field: value})], "next_cursor": "LTE="}).encode())
+
+
+def test_a_taker_without_its_order_is_odd_and_ids_are_in_lower_case() -> None:
+    event = one(trade(taker_order_id=None, trader_side="TAKER"))
+    assert isinstance(event, Odd) and "taker_order_id" in event.problem
+    event = one(trade(taker_order_id="0xAB", trader_side="TAKER"))
+    assert isinstance(event, OwnTrade) and event.taker_order_id == "0xab"
 
 
 def test_numbers_stay_exact() -> None:
@@ -246,7 +254,11 @@ def test_oe_08_not_found_is_not_cancelled() -> None:
 
 
 @pytest.mark.parametrize(
-    "body", [b"", b"null", b"{}", b'{"data":null}', b'{"data":{}}', b'{"error":"x"}', b'{"data":[7]}']
+    "body",
+    [
+        *(b"", b"null", b"{}", b'{"data":null}', b'{"data":{}}', b'{"error":"x"}', b'{"data":[7]}'),
+        *(b'{"data":[],"error":"internal"}', b'{"data":[],"next_cursor":17}'),
+    ],
 )
 def test_rs_13_a_failed_query_is_no_empty_page(body: bytes) -> None:
     if body == b'{"data":null}':

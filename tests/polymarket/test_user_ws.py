@@ -238,6 +238,28 @@ async def test_a_trade_that_the_socket_never_told_legibly_comes_over_rest(
     assert once(fills)
 
 
+async def test_uw_05_more_than_the_order_is_not_believed_and_read_over_rest(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Sizes in base units, as one page of the venue has them."""
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    send = venues.polymarket.user._send
+
+    def in_base_units(owner: str, condition: str, event: dict[str, object]) -> None:
+        if event["event_type"] == "trade":
+            event = {**event, "size": str(D(str(event["size"])).scaleb(6))}
+        send(owner, condition, event)
+
+    monkeypatch.setattr(venues.polymarket.user, "_send", in_base_units)
+    placed = await take(exchange, market)
+    await until(lambda: exchange.journal.impossible, 3)
+    await until(lambda: final(fills) and not exchange.journal.pending(), 60)
+    record = orders_of(venues, account_of(venues))[placed]
+    assert exchange.journal.filled(placed) == D(record.matched).scaleb(-6)
+    assert once(fills)
+
+
 async def test_uw_06_wrong_credentials_are_an_error_and_no_quiet_account(venues: LocalVenues) -> None:
     test = venues.polymarket_account
     wrong = Credentials(test.address, API_KEY, SECRET, PASSPHRASE)

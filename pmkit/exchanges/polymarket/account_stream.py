@@ -299,6 +299,8 @@ class AccountStream:
         own = self._journal.records
         for leg in trade.legs(identity.credentials.api_key, identity.maker, own.keys()):
             fill = self._journal.on_leg(leg, _outcome(market, leg.token_id), rule.fee(leg.price, leg.size), received_ns)
+            if fill is None and received_ns and (leg.trade_id, leg.order_id) in self._journal.impossible:
+                self._owed.unread()
             if fill is None or (not fill.own and trade.matched_ms + 1_000 <= self._began_ms and not received_ns):
                 continue  # known, or of a time before this process
             fresh += 1

@@ -55,6 +55,13 @@ class Fields:
         """A number >= 0 as text or JSON number, exact. NaN, infinity, exponents and bools are refused."""
         return money(self._value(name, default), name)
 
+    def price(self, name: str) -> Decimal:
+        """Dollars of a share: `money` of at most 1."""
+        value = self.money(name)
+        if value > 1:
+            raise FieldsError(f"{name} is {shown(self._row.get(name))}: no share costs more than a dollar")
+        return value
+
     def time_ms(self, name: str) -> int:
         """Epoch ms; 0 where it is missing. Seconds, ms, us and ns are told apart by size; ISO text is taken."""
         return time_ms(self._value(name, 0), name)

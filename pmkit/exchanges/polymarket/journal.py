@@ -18,10 +18,10 @@ import msgspec
 
 from pmkit.clock import to_utc
 from pmkit.errors import OrderRejected, PmkitError
-from pmkit.exchanges.numbers import quotient, scaled
-from pmkit.exchanges.polymarket.amounts import BASE
-from pmkit.exchanges.polymarket.order_plan import EXPIRES_EARLY_S
+from pmkit.exchanges.numbers import quotient
+from pmkit.exchanges.polymarket.order_plan import DUST, EXPIRES_EARLY_S
 from pmkit.exchanges.polymarket.orders import WIRE_TYPES, SignedOrder
+from pmkit.exchanges.polymarket.states import forward
 from pmkit.exchanges.polymarket.types import PolymarketMarket
 from pmkit.exchanges.polymarket.user_messages import OwnLeg, OwnOrder, OwnTrade
 from pmkit.exchanges.types import (
@@ -32,21 +32,15 @@ from pmkit.exchanges.types import (
     OrderId,
     OrderState,
     OrderStatus,
-    Side,
     TimeInForce,
 )
 
 KEEP: Final = 50_000
 """Orders and fills remembered; the oldest that are over go first. A busy bot makes some thousands a day."""
 
-DUST: Final = Decimal("0.01")
-NOT_LISTED: Final = "no longer listed"
-"""Why an order counts as over that the venue said nothing about any more. It alone can take that back."""
-
 _ZERO: Final = Decimal(0)
 _TIMES: Final = {word: time_in_force for time_in_force, word in WIRE_TYPES.items()}
 _TAKING: Final = (TimeInForce.IOC, TimeInForce.FOK)
-_RANK: Final = {OrderState.DELAYED: 0, OrderState.LIVE: 1}
 _LOG = logging.getLogger("pmkit.polymarket")
 
 
@@ -74,7 +68,7 @@ class Journal:
     """Orders and fills of one account, as far as this object has seen them.
 
     `late` counts events that would have taken an order or a fill back in time (dropped); `odd_words` status words that
-    are not known.
+    are not known; `impossible` are fills (trade id, order id) of more than their order (not told).
     """
 
     def __init__(self, venue: str) -> None:
@@ -85,6 +79,7 @@ class Journal:
         self.fills: OrderedDict[tuple[str, str, str], Fill] = OrderedDict()
         self.late = 0
         self.odd_words: dict[str, int] = {}
+        self.impossible: set[tuple[str, str]] = set()
         self._state: OrderedDict[tuple[str, str], Fill] = OrderedDict()
         self._of_order: dict[str, dict[str, Fill]] = {}
 
@@ -187,7 +182,9 @@ class Journal:
             self.odd_words[state.word[:60]] = self.odd_words.get(state.word[:60], 0) + 1
             known = self.statuses.get(row.order_id)
             status = known.status if known is not None else OrderState.LIVE
-        elif status is OrderState.FILLED and row.size_matched + DUST < (_least(record.sent) if record else size):
+        elif status is OrderState.FILLED and row.size_matched + DUST < (
+            record.sent.plan.least_shares() if record else size
+        ):
             if row.order_type in ("FAK", "FOK") or (order is not None and order.time_in_force in _TAKING):
                 status = OrderState.CANCELED  # an order that only takes, and did not get all
             elif row.event:
@@ -224,7 +221,7 @@ class Journal:
     def _merge(self, new: OrderStatus) -> OrderStatus | None:
         old = self.statuses.get(new.order_id)
         if old is not None:
-            merged = _forward(old, new)
+            merged = forward(old, new)
             if merged is None:
                 self.late += 1
                 _LOG.debug("polymarket: a late event of order %s was dropped: %s", new.order_id, new.status)
@@ -287,6 +284,9 @@ class Journal:
             self.late += last.state is not leg.state
             return None
         record = self._appeared(leg.order_id)
+        if record is not None and last is None and self._beyond(record, leg):
+            self._refuse(key, leg)
+            return None
         order = record.intent.order if record is not None else None
         fill = Fill(
             fill_id=leg.trade_id,
@@ -309,6 +309,23 @@ class Journal:
         self._of_order.setdefault(leg.order_id, {})[leg.trade_id] = fill
         self._trim()
         return fill
+
+    def _beyond(self, record: Record, leg: OwnLeg) -> bool:
+        """Whether this would fill more than was signed for, which the exchange's contract cannot do."""
+        others = self.fills_of(leg.order_id)
+        shares = leg.size + sum((fill.size for fill in others), _ZERO)
+        dollars = leg.size * leg.price + sum((fill.size * fill.price for fill in others), _ZERO)
+        return not record.sent.plan.allows(shares, dollars)
+
+    def _refuse(self, key: tuple[str, str], leg: OwnLeg) -> None:
+        if key in self.impossible:
+            return
+        if len(self.impossible) < KEEP:
+            self.impossible.add(key)
+        _LOG.error(
+            "polymarket: trade %s says that order %s filled %s at %s, more than the order is: not believed",
+            *(leg.trade_id[:80], leg.order_id[:80], leg.size, leg.price),
+        )
 
     def knows(self, trade: OwnTrade) -> bool:
         """Whether a part of that trade was taken in before, in whatever state."""
@@ -365,32 +382,3 @@ def fill_key(fill: Fill) -> tuple[str, str, str]:
 def order_key(status: OrderStatus) -> tuple[str, str, Decimal]:
     """What makes a state of an order one event."""
     return (status.order_id, str(status.status), status.filled_amount)
-
-
-def _least(sent: SignedOrder) -> Decimal:
-    """The least shares that all of an order can be: a BUY that aims at dollars may get more at a better price."""
-    plan = sent.plan
-    return scaled(plan.taker_amount if plan.side is Side.BUY else plan.maker_amount, len(str(BASE)) - 1)
-
-
-def _forward(old: OrderStatus, new: OrderStatus) -> OrderStatus | None:
-    """The state after both, None where `new` is older: a terminal order stays so, filled shares never shrink."""
-    if old.status.terminal and old.reason != NOT_LISTED:
-        if new.filled_amount <= old.filled_amount:
-            return None
-        # Shares that were matched before it ended, and are told of afterwards.
-        return msgspec.structs.replace(old, filled_amount=new.filled_amount, average_price=new.average_price)
-    if not new.status.terminal and (
-        new.filled_amount < old.filled_amount
-        or (new.filled_amount == old.filled_amount and _RANK[new.status] < _RANK.get(old.status, 0))
-    ):
-        return None
-    return msgspec.structs.replace(
-        new,
-        filled_amount=max(old.filled_amount, new.filled_amount),
-        created_ms=old.created_ms or new.created_ms,
-        updated_ms=max(old.updated_ms, new.updated_ms),
-        average_price=new.average_price if new.average_price is not None else old.average_price,
-        fee=new.fee if new.fee is not None else old.fee,
-        outcome=new.outcome or old.outcome,
-    )

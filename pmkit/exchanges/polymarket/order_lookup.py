@@ -15,8 +15,10 @@ from typing import Final
 from pmkit.clock import Clock
 from pmkit.errors import InvalidOrder, MarketNotFound, OrderRejected, OrderUnknown, PmkitError, ProtocolChanged
 from pmkit.exchanges.numbers import quotient
-from pmkit.exchanges.polymarket.journal import DUST, NOT_LISTED, Journal, Record
+from pmkit.exchanges.polymarket.journal import Journal, Record
+from pmkit.exchanges.polymarket.order_plan import DUST
 from pmkit.exchanges.polymarket.order_queries import OrderQueries
+from pmkit.exchanges.polymarket.states import NOT_LISTED
 from pmkit.exchanges.polymarket.user_messages import OwnOrder, OwnTrade
 from pmkit.exchanges.types import Absent, Accepted, Intent, OrderId, OrderState, OrderStatus, TimeInForce
 

@@ -26,6 +26,10 @@ EXPIRES_EARLY_S: Final = 60
 LEAST_EXPIRY_S: Final = 180
 """How far ahead the stated second has to be (newer pages and the SDK; older ones say 60)."""
 
+DUST: Final = Decimal("0.01")
+"""Shares that do not count: less cannot be ordered."""
+
+_ROUNDED: Final = Decimal("1.01")
 _TAKING: Final = (TimeInForce.IOC, TimeInForce.FOK)
 _PROTOCOLS: Final = {"2": "v1", "3": "v2"}
 """Version of the order domain -> protocol version of the market."""
@@ -42,6 +46,17 @@ class OrderPlan(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     time_in_force: TimeInForce
     post_only: bool = False
     expiration: int = 0
+
+    def least_shares(self) -> Decimal:
+        """The least shares that all of it can be: a BUY that aims at dollars may get more at a better price."""
+        return scaled(self.taker_amount if self.side is Side.BUY else self.maker_amount, 6)
+
+    def allows(self, shares: Decimal, dollars: Decimal) -> bool:
+        """Whether it can have filled so much: up to dust, and for a BUY that aims at dollars up to a hundredth, since a
+        price of several matches is rounded."""
+        if self.side is Side.BUY and self.time_in_force in _TAKING:
+            return dollars <= scaled(self.maker_amount, 6) * _ROUNDED + DUST
+        return shares <= self.least_shares() + DUST
 
 
 def plan_limit(

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from typing import Final
 
 from pmkit.clock import Clock
-from pmkit.exchanges.polymarket.journal import DUST, Journal
+from pmkit.exchanges.polymarket.journal import Journal
+from pmkit.exchanges.polymarket.order_plan import DUST
 from pmkit.exchanges.polymarket.user_messages import OwnOrder, OwnTrade
 from pmkit.exchanges.types import OrderStatus
 

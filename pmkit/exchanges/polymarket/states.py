@@ -1,4 +1,5 @@
-"""Words for where orders, trades and cancels stand (wire): the REST and the socket spelling of each, as one.
+"""Words for where orders, trades and cancels stand (wire): the REST and the socket spelling of each, as one; and which
+state of an order holds after two were told.
 
 Words outside the documented lists are kept and counted by whoever reads them; they never mean more than they say.
 Sources: docs.polymarket.com/concepts/order-lifecycle, the AsyncAPI of the user channel, adapters' observations.
@@ -10,7 +11,7 @@ from typing import Final
 
 import msgspec
 
-from pmkit.exchanges.types import CancelResult, FillState, OrderState
+from pmkit.exchanges.types import CancelResult, FillState, OrderState, OrderStatus
 
 _ORDER_PREFIX: Final = "ORDER_STATUS_"
 _TRADE_PREFIX: Final = "TRADE_STATUS_"
@@ -37,6 +38,11 @@ _CANCELS: Final = {
     _NOT_FOUND: CancelResult.ALREADY_DONE,
     "cannot cancel because the order is in pending/delayed status": CancelResult.NOT_YET,
 }
+
+
+_RANK: Final = {OrderState.DELAYED: 0, OrderState.LIVE: 1}
+NOT_LISTED: Final = "no longer listed"
+"""Why an order counts as over that the venue said nothing about any more. It alone can take that back."""
 
 
 class StateOf(msgspec.Struct, frozen=True):
@@ -91,3 +97,26 @@ def _reason(word: str) -> str:
     """CANCELED_NOT_ENOUGH_BALANCE -> not enough balance; the texts of killed orders stay as they are."""
     rest = word.partition("_")[2]
     return ascii(rest.replace("_", " ").lower() if rest.isupper() else rest)[1:-1][:200]
+
+
+def forward(old: OrderStatus, new: OrderStatus) -> OrderStatus | None:
+    """The state after both, None where `new` is older: a terminal order stays so, filled shares never shrink."""
+    if old.status.terminal and old.reason != NOT_LISTED:
+        if new.filled_amount <= old.filled_amount:
+            return None
+        # Shares that were matched before it ended, and are told of afterwards.
+        return msgspec.structs.replace(old, filled_amount=new.filled_amount, average_price=new.average_price)
+    if not new.status.terminal and (
+        new.filled_amount < old.filled_amount
+        or (new.filled_amount == old.filled_amount and _RANK[new.status] < _RANK.get(old.status, 0))
+    ):
+        return None
+    return msgspec.structs.replace(
+        new,
+        filled_amount=max(old.filled_amount, new.filled_amount),
+        created_ms=old.created_ms or new.created_ms,
+        updated_ms=max(old.updated_ms, new.updated_ms),
+        average_price=new.average_price if new.average_price is not None else old.average_price,
+        fee=new.fee if new.fee is not None else old.fee,
+        outcome=new.outcome or old.outcome,
+    )

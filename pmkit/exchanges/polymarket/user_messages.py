@@ -15,7 +15,7 @@ from typing import Any, Final
 import msgspec
 
 from pmkit.errors import ProtocolChanged
-from pmkit.exchanges.polymarket.fields import JSON, Fields, FieldsError
+from pmkit.exchanges.polymarket.fields import JSON, Fields, FieldsError, shown
 from pmkit.exchanges.polymarket.states import StateOf, fill_state, order_state
 from pmkit.exchanges.types import FillState, Liquidity, Side
 
@@ -266,8 +266,12 @@ def _page(body: bytes, path: str) -> tuple[list[Any], str | None]:
         rows = []
     if not isinstance(rows, list):
         raise ProtocolChanged(f"a page of Polymarket's {path} has no rows (`data`): update pmkit")
-    cursor = content.get("next_cursor")
-    return rows, cursor if isinstance(cursor, str) and cursor not in ("", LAST_CURSOR) else None
+    cursor, problem = content.get("next_cursor"), content.get("error")
+    if problem:
+        raise ProtocolChanged(f"a page of Polymarket's {path} is an error: {shown(problem)}")
+    if cursor is not None and not isinstance(cursor, str):
+        raise ProtocolChanged(f"a page of Polymarket's {path} leads to {shown(cursor)}: no cursor: update pmkit")
+    return rows, None if cursor in (None, "", LAST_CURSOR) else cursor
 
 
 def _order_row(content: Any, path: str) -> OwnOrder:
@@ -286,11 +290,11 @@ def _trade_row(content: Any) -> OwnTrade:
 
 def _order(row: Fields) -> OwnOrder:
     return OwnOrder(
-        order_id=row.text("id"),
-        market_id=row.text("market", ""),
+        order_id=row.text("id").lower(),
+        market_id=row.text("market", "").lower(),
         token_id=row.text("asset_id"),
         side=row.side("side"),
-        price=row.money("price"),
+        price=row.price("price"),
         original_size=row.money("original_size"),
         size_matched=row.money("size_matched", Decimal(0)),
         status=row.text("status"),
@@ -307,17 +311,18 @@ def _order(row: Fields) -> OwnOrder:
 
 
 def _trade(row: Fields) -> OwnTrade:
+    side = row.text("trader_side", "").upper()
     return OwnTrade(
         trade_id=row.text("id"),
-        market_id=row.text("market", ""),
+        market_id=row.text("market", "").lower(),
         token_id=row.text("asset_id"),
         side=row.side("side"),
-        price=row.money("price"),
+        price=row.price("price"),
         size=row.money("size"),
         status=row.text("status"),
-        taker_order_id=row.text("taker_order_id", ""),
+        taker_order_id=(row.text("taker_order_id") if side == "TAKER" else row.text("taker_order_id", "")).lower(),
         maker_orders=tuple(_maker(item) for item in row.items("maker_orders")),
-        trader_side=row.text("trader_side", "").upper(),
+        trader_side=side,
         outcome=row.text("outcome", "").upper(),
         owner=row.text("owner", ""),
         trade_owner=row.text("trade_owner", ""),
@@ -331,9 +336,9 @@ def _trade(row: Fields) -> OwnTrade:
 
 def _maker(row: Fields) -> MakerOrder:
     return MakerOrder(
-        order_id=row.text("order_id"),
+        order_id=row.text("order_id").lower(),
         token_id=row.text("asset_id"),
-        price=row.money("price"),
+        price=row.price("price"),
         matched=row.money("matched_amount"),
         side=row.side("side") if row.has("side") else None,
         outcome=row.text("outcome", "").upper(),
