@@ -16,7 +16,7 @@ VENUES = ("polymarket", "kalshi")
 
 
 def market_data(
-    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None
+    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None = None
 ) -> MarketData:
     """The public side of a venue. What only a key opens (Kalshi's socket, Polymarket's live prices) is opened, where
     there is one, with what can do nothing else.
@@ -46,7 +46,7 @@ def listens_with_key(venue: str, settings: Settings, local: LocalLine | None) ->
 
 
 def live_exchange(
-    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None
+    venue: str, endpoints: Endpoints, clock: Clock, settings: Settings, local: LocalLine | None = None
 ) -> BaseExchange:
     """A venue with the account that local venues made or the settings name. Raises ConfigError where a key is
     missing.
