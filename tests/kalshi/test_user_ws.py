@@ -21,7 +21,7 @@ from pmkit.exchanges.kalshi.user_messages import UserOrder
 from pmkit.exchanges.types import Fill, OrderState, Side, TimeInForce
 from pmkit.streams import Subscription
 from tests.kalshi.test_order_entry import desk_again, rest
-from tests.kalshi.trading import LOW, Desk, desk, eventually
+from tests.kalshi.trading import LOW, Desk, desk, eventually, freeze
 from tests.local import kalshi_exchange
 
 pytestmark = pytest.mark.virtual_time
@@ -115,6 +115,32 @@ async def test_uw_05_partial_fills_sum_to_the_order() -> None:
         status = await one.exchange.get_order_status(order_id)
         assert sum(fill.size for fill in one.fills) == status.filled_amount <= status.size
         assert sum(fill.fee for fill in one.fills) == status.fee
+
+
+async def test_uw_05_more_than_the_order_is_not_believed_and_read_over_rest(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A count in another unit."""
+    async with desk() as one:
+        tell = one.venue.user_feed._tell
+
+        def in_hundredths(account: Any, channel: str, kind: str, ticker: str | None, message: dict[str, Any]) -> None:
+            if kind == "fill":
+                message = {**message, "count_fp": str(Decimal(message["count_fp"]) * 100)}
+            tell(account, channel, kind, ticker, message)
+
+        monkeypatch.setattr(one.venue.user_feed, "_tell", in_hundredths)
+        order_id = await take(one, 5)
+        await eventually(lambda: Counter(keys(one)) == Counter(truth(one)))
+        assert sum(fill.size for fill in one.fills) == 5 == order_id.filled_amount
+        assert one.exchange.stream.socket.stats.garbage
+
+
+async def test_more_may_fill_of_an_order_that_was_amended() -> None:
+    async with desk() as one:
+        freeze(one)
+        order_id = await rest(one, size=2)
+        await one.exchange.amend_order(order_id, price="0.99", size=5)
+        await eventually(lambda: bool(truth(one)) and Counter(keys(one)) == Counter(truth(one)))
+        assert sum(fill.size for fill in one.fills) == 5
 
 
 async def test_uw_06_without_acknowledgement_nothing_is_traded(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -260,6 +260,22 @@ async def test_uw_05_more_than_the_order_is_not_believed_and_read_over_rest(
     assert once(fills)
 
 
+async def test_one_wrong_date_of_the_venue_hides_no_fill(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    exchange.venue_clock.offset_ms = 3_600_000
+    await exchange.stream.back_fill()
+    exchange.venue_clock.offset_ms = 0
+    venues.polymarket.user.silence(1e6)
+    async with exchange_of(venues) as other:
+        placed = await take(other, market)
+        await asyncio.sleep(10)  # longer than two reads overlap
+        await exchange.stream.back_fill()
+        assert {fill.order_id for fill in fills} == {str(placed)}
+
+
 async def test_uw_06_wrong_credentials_are_an_error_and_no_quiet_account(venues: LocalVenues) -> None:
     test = venues.polymarket_account
     wrong = Credentials(test.address, API_KEY, SECRET, PASSPHRASE)

@@ -209,6 +209,7 @@ class Changes:
         )
         wanted = msgspec.structs.replace(status, price=Decimal(str(price)), size=Decimal(str(total)))
         path = order_path(status.order_id, "amend")
+        self._journal.amended.add(status.order_id)
         answer = await self._change(path, encode(body), wanted, market.exchange_index)
         try:
             return amended(answer.body, status.outcome)

@@ -25,6 +25,7 @@ from pmkit.exchanges.types import Fill, Intent, OrderId, OrderState, OrderStatus
 
 KEEP: Final = 50_000
 """Orders and fills remembered; the oldest that are over go first. A busy bot makes some thousands a day."""
+ZERO: Final = Decimal(0)
 _LOG = logging.getLogger("pmkit.kalshi")
 
 
@@ -57,8 +58,11 @@ class Journal:
         self.places: OrderedDict[str, tuple[str, int | None]] = OrderedDict()
         """order id -> market ticker and shard"""
         self.fills: OrderedDict[tuple[str, str, str], Fill] = OrderedDict()
+        self.amended: set[str] = set()
+        """Orders that were given another size here: more than was first sent may fill."""
         self.late = 0
         self.foreign: set[str] = set()
+        self._filled: OrderedDict[str, Decimal] = OrderedDict()
 
     # Own orders.
 
@@ -142,7 +146,7 @@ class Journal:
         known = self.statuses.get(record.order_id)
         if known is not None and (not known.status.terminal or known.filled_amount > 0):
             return True
-        return any(one.order_id == record.order_id for one in self.fills.values())
+        return record.order_id in self._filled
 
     def place(self, order_id: str, ticker: str, shard: int | None) -> None:
         """Where an order is, for its cancel."""
@@ -187,13 +191,19 @@ class Journal:
         return new if old is None or _shown(old) != _shown(new) else None
 
     def on_fill(self, row: FillRow | UserFill, received_ns: int = 0) -> Fill | None:
-        """A fill of either path, the first time it is seen; else None. Raises RowError."""
+        """A fill of either path, the first time it is seen; else None. Raises RowError, also for one of more than is
+        left of an own order."""
         record = self.record_of(row)
         known_id = record.intent.client_order_id if record is not None else None
         one = fill(row, self._outcome(record, row.order_id), known_id, own=record is not None, received_ns=received_ns)
         key = fill_key(one)
         if key in self.fills:
             return None
+        if record is not None and one.order_id not in self.amended:
+            known = self.statuses.get(one.order_id)
+            most = max(count_of(record.body.count), ZERO if known is None else known.size)
+            if one.size + self._filled.get(one.order_id, ZERO) > most:
+                raise RowError(f"fill {one.fill_id} is of {one.size}, more than is left of order {one.order_id}")
         if record is not None and isinstance(row, UserFill):
             record.seen = True
         if record is None:
@@ -202,6 +212,10 @@ class Journal:
             self.foreign.add(row.order_id)
         self.place(row.order_id, one.market_id, row.exchange_index)
         self.fills[key] = one
+        if record is not None:
+            self._filled[one.order_id] = self._filled.get(one.order_id, ZERO) + one.size
+            if len(self._filled) > KEEP:
+                self._filled.popitem(last=False)
         if len(self.fills) > KEEP:
             self.fills.popitem(last=False)
         return one

@@ -66,6 +66,7 @@ class UserStream:
         self._orders: list[Subscription[OrderStatus]] = []
         self._started_ms = 0
         self._since_ms = 0
+        self._since_at = 0.0
         self._wake = asyncio.Event()
         self._passes: list[float] = []
         self._task: asyncio.Task[None] | None = None
@@ -86,6 +87,7 @@ class UserStream:
         """Begin to listen. A second call does nothing."""
         if self._task is None and not self._closed:
             self._started_ms = self._since_ms = self._venue_clock.now_ms()
+            self._since_at = self._clock.monotonic()
             await self.socket.want(CHANNELS)
             await self.socket.start()
             self._task = asyncio.get_running_loop().create_task(self._fill_gaps(), name="pmkit kalshi back-fill")
@@ -221,9 +223,11 @@ class UserStream:
 
     async def back_fill(self) -> int:
         """One pass. Returns how many fills were new that had happened well before it."""
-        now_ms = self._venue_clock.now_ms()
+        now_ms, now_s = self._venue_clock.now_ms(), self._clock.monotonic()
+        # Whatever was done to the clocks since (or to the venue's, by one bad stamp), so much time has passed.
+        since_ms = min(self._since_ms, now_ms - round((now_s - self._since_at) * 1000))
         overlap_ms = int(OVERLAP_SECONDS * 1000 * max(1.0, self._clock.factor))
-        rows = await self._account.fills_since(max(self._started_ms - 1000, self._since_ms - overlap_ms))
+        rows = await self._account.fills_since(max(self._started_ms - 1000, since_ms - overlap_ms))
         old_ms = now_ms - int(ACK_SECONDS * 1000 * max(1.0, self._clock.factor))
         found = 0
         for row in rows:
@@ -242,7 +246,7 @@ class UserStream:
             # Orders from before this object are known from now on, and no news.
             if status.client_order_id in self._journal.records or status.updated_ms >= self._started_ms:
                 self.publish_order(status)
-        self._since_ms = now_ms
+        self._since_ms, self._since_at = now_ms, now_s
         return found
 
     async def _changed_orders(self) -> list[OrderStatus]:

@@ -165,6 +165,7 @@ class UserSocket(SignedSocket[str]):
         try:
             envelope = decode_envelope(data)
         except (msgspec.DecodeError, ValueError, RecursionError) as error:
+            self._on_missed("a frame that could not be read")
             raise FrameError("not a frame of Kalshi's") from error
         if envelope.type not in USER_TYPES and envelope.type not in _CONTROL:
             self._count(envelope)
