@@ -12,6 +12,7 @@ the venue's orders, trades and positions are the truth.
 from __future__ import annotations
 
 import asyncio
+import inspect
 import logging
 from collections.abc import Awaitable, Iterable, Mapping, Sequence
 from decimal import Decimal
@@ -26,7 +27,7 @@ from pmkit.bot.windows import Window
 from pmkit.clock import Clock
 from pmkit.errors import ConfigError, PmkitError
 from pmkit.exchanges.base import BaseExchange, asset_names
-from pmkit.exchanges.market import Market
+from pmkit.exchanges.market import Market, market_of
 from pmkit.exchanges.orderbook import OrderBook
 from pmkit.exchanges.types import Fill, FillState, Intent, Liquidity, MarketResult, NoMarket
 from pmkit.logging.csv_logger import TradeEvent
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
 V = TypeVar("V")
 
+HOOKS = ("_on_start", "_tick", "_on_rollover", "_on_settled", "_on_stop")
 KEEP_LEDGERS = 2_000
 CANCEL_GRACE_SECONDS = 1.5
 LOOK_UP_SECONDS = 0.8
@@ -62,7 +64,7 @@ class ByAsset(dict[tuple[str, str], V], Generic[V]):
             return self[(venues.pop(), key)]
         if isinstance(key, str) and venues:
             raise KeyError(f"{key!r}: with several venues use a pair, e.g. {(sorted(venues)[0], key)!r}")
-        raise KeyError(key)
+        raise KeyError(f"{key!r}: there are {', '.join(map(repr, self)) or 'none yet'}")
 
 
 class BaseBot(Life):
@@ -93,6 +95,9 @@ class BaseBot(Life):
         listed = list(exchanges.values()) if isinstance(exchanges, Mapping) else list(exchanges)
         if not listed or not assets:
             raise ConfigError("a bot needs at least one exchange and one asset")
+        for hook in HOOKS:
+            if not inspect.iscoroutinefunction(inspect.unwrap(getattr(type(self), hook))):
+                raise ConfigError(f"{type(self).__name__}.{hook} is no coroutine: write `async def {hook}`")
         name = f"pmkit.bot.{type(self).__name__}"
         super().__init__(clock or listed[0].clock, log or logging.getLogger(name))
         self.assets = asset_names(assets)
@@ -150,7 +155,7 @@ class BaseBot(Life):
 
     def book(self, market: Market, outcome: str) -> OrderBook:
         """The live book of an outcome. Look at `.valid` before using it."""
-        return self.exchanges[market.venue].book(market, outcome)
+        return self._venue_of(market).book(market, outcome)
 
     def candles(self, asset: str) -> CandleBuffer:
         """The rolling candles of an asset, oldest first. Raises ConfigError where no feed has it."""
@@ -164,7 +169,15 @@ class BaseBot(Life):
 
     def seconds_remaining(self, market: Market) -> float:
         """Seconds until the market closes, venue time; negative afterwards."""
-        return (market.close_ms - self.exchanges[market.venue].venue_clock.now_ms()) / 1000
+        venue = self._venue_of(market)
+        return (market.close_ms - venue.venue_clock.now_ms()) / 1000
+
+    def _venue_of(self, market: Market) -> OwnOrders:
+        """The exchange of a market. Raises InvalidOrder where there is no market, ConfigError for a venue without."""
+        own = market_of(Market, market, "this bot's venues")
+        if own.venue not in self.exchanges:
+            raise ConfigError(f"{own.label} is a market of {own.venue}: this bot has {' and '.join(self.exchanges)}")
+        return self.exchanges[own.venue]
 
     def ledger(self, market: Market) -> MarketLedger:
         """Own fills of a market: shares, cash, fees, profit."""

@@ -116,6 +116,7 @@ class OwnOrders(PublicSide):
         post_only: bool = False,
         client_order_id: str | None = None,
     ) -> OrderId:
+        market = self.exchange.current(market)  # the price step may be another one by now
         client_order_id = client_order_id or self.clock.entropy.uuid4()
         order = Order(
             market_id=market.market_id,
@@ -152,6 +153,7 @@ class OwnOrders(PublicSide):
         amount: Amount | None = None,
         client_order_id: str | None = None,
     ) -> OrderId:
+        market = self.exchange.current(market)
         client_order_id = client_order_id or self.clock.entropy.uuid4()
         price = market.check_price(worst_price)
         if (size is None) == (amount is None):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
 from typing import Any
 
 from pmkit.bot.decisions import TradeWriter
@@ -54,8 +55,13 @@ class TradeRows:
             order.outcome,
             side=order.side,
             time_in_force=order.time_in_force,
-            price=order.price,
-            size=order.size,
+            price=_asked(order.price),
+            size=_asked(order.size),
             client_order_id=order.client_order_id,
             **fields,
         )
+
+
+def _asked(number: object) -> Decimal | str:
+    """A leg is written down before it is checked: what is no Decimal as it was given."""
+    return number if isinstance(number, Decimal) else str(number)

@@ -4,14 +4,20 @@ import asyncio
 import logging
 from decimal import Decimal
 
+import msgspec
 import pytest
 
+from pmkit.bot.base import BaseBot
 from pmkit.bot.own import OwnOrders
+from pmkit.bot.rows import TradeRows
 from pmkit.clock import Entropy
-from pmkit.errors import OrderRejected
-from pmkit.exchanges.types import Accepted, Order, OrderId, OrderState, Side
+from pmkit.errors import ConfigError, InvalidOrder, OrderRejected
+from pmkit.exchanges.types import Accepted, NoMarket, Order, OrderId, OrderState, Side
+from pmkit.logging.csv_logger import TradeLog, read_trades
+from pmkit.logging.paths import Paths
 from pmkit.sim.venues import LocalVenues
 from pmkit.sim.virtual import VirtualClock, run
+from tests.bot.virtual import on_local
 from tests.local import exchange_on
 
 
@@ -87,3 +93,85 @@ def test_oe_07_an_order_that_filled_after_its_caller_had_gone_is_resolved_as_fil
         assert not own.open and not own.unresolved
 
     own_orders(venue, scenario)
+
+
+def test_md_15_a_market_that_was_kept_since_its_step_became_finer_is_no_reason_to_refuse_a_price():
+    """The exchange knows the step of now; the bot's own check knew the one that the strategy still held."""
+
+    async def scenario(own, market, book):
+        assert market.grid.unit == 100
+        venue.live[market.condition_id].refine()
+        while own.current(market).grid.unit != 10:
+            await own.clock.sleep(0.1)
+        order_id = await own.place_limit_order(market, "UP", Side.BUY, "0.013", 100)
+        assert own.open[order_id].price == Decimal("0.013")
+
+    venue = None
+
+    async def main():
+        nonlocal venue
+        clock = VirtualClock(1_795_176_100_000, Entropy(1))
+        async with LocalVenues(seed=2, assets=("BTC",), clock=clock, steps_per_wall_second=0.2) as venues:
+            venue = venues.polymarket
+            own = OwnOrders(exchange_on("polymarket", venues, clock, live=True), None)
+            async with own:
+                market = await own.finder().get_current_market("BTC")
+                await own.subscribe_orderbook([market], lambda book: None)
+                await own.subscribe_markets(lambda market: None)
+                await scenario(own, market, own.book(market, "UP"))
+
+    run(main(), latency=0.005)
+
+
+def test_a_leg_that_is_no_order_is_one_result_of_many_and_a_row(tmp_path):
+    """A float in one leg was a TypeError of the trade file, and none of the others was placed."""
+
+    async def scenario(own, market, book):
+        trades = TradeLog(Paths(tmp_path, tmp_path, tmp_path), "local", "Bot", own.clock)
+        own.rows = TradeRows(own.exchange, trades)
+        good = Order(
+            market_id=market.market_id,
+            outcome=market.outcomes[0],
+            side=Side.BUY,
+            price=Decimal("0.02"),
+            size=Decimal(5),
+        )
+        results = await own.place_orders([msgspec.structs.replace(good, price=0.02), good])
+        assert [type(result) for result in results] == [InvalidOrder, OrderId]
+        trades.close()
+        rows = [(row["event"], row["price"]) for row in read_trades(trades.path)]
+        assert rows == [("intent", "0.02"), ("intent", "0.02"), ("rejected", "0.02"), ("accepted", "0.02")]
+
+    own_orders("kalshi", scenario)
+
+
+def test_a_market_that_is_none_is_said_with_its_reason():
+    seen = []
+
+    async def story(bot, venues):
+        while not bot.stats.ticks:
+            await bot.clock.sleep(0.1)
+        for ask in (
+            lambda: bot.book(NoMarket("maintenance"), "UP"),
+            lambda: bot.seconds_remaining(NoMarket("maintenance")),
+        ):
+            with pytest.raises(InvalidOrder, match="maintenance"):
+                ask()
+        with pytest.raises(InvalidOrder, match="maintenance"):
+            await bot.exchange.place_limit_order(NoMarket("maintenance"), "UP", Side.BUY, "0.5", 10)
+        with pytest.raises(KeyError, match="'BTC'"):
+            bot.markets["DOGE"]
+        seen.append(True)
+
+    on_local(BaseBot, live=False, story=story, only="polymarket")
+    assert seen
+
+
+def test_a_hook_without_async_is_said_at_once():
+    """Twenty ticks in a row would raise "object NoneType can't be used in 'await' expression" otherwise."""
+
+    class Plain(BaseBot):
+        def _tick(self): ...
+
+    with pytest.raises(ConfigError, match="write `async def _tick`"):
+        on_local(Plain, live=False, story=lambda bot, venues: asyncio.sleep(0))
