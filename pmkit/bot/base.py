@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pmkit.bot.decisions import TradeWriter
 from pmkit.bot.ledger import MarketLedger
-from pmkit.bot.life import HOOK_GRACE_SECONDS, SLOW_SECONDS, Life
+from pmkit.bot.life import HOOK_GRACE_SECONDS, KEPT_FOR_CLOSING, SLOW_SECONDS, Life
 from pmkit.bot.own import OwnOrders
 from pmkit.bot.windows import Window
 from pmkit.clock import Clock
@@ -44,6 +44,7 @@ KEEP_LEDGERS = 2_000
 CANCEL_GRACE_SECONDS = 1.5
 LOOK_UP_SECONDS = 0.8
 CLOSE_GRACE_SECONDS = 1.2
+KEPT_FOR_HOOK = 1.1
 """Shares of the exit budget of 5 s of wall time; the others are in `life`."""
 AGAIN_SECONDS = 0.2
 """Wall seconds until own orders that could not be cancelled are cancelled once more."""
@@ -314,8 +315,9 @@ class BaseBot(Life):
 
     async def _end(self) -> None:
         if not self.hurried:
-            await self._bounded("cancelling own orders", self._leave_orders(), CANCEL_GRACE_SECONDS)
-            await self._bounded("_on_stop", self._hook("_on_stop", self._on_stop()), HOOK_GRACE_SECONDS)
+            await self._bounded("cancelling own orders", self._leave_orders(), CANCEL_GRACE_SECONDS, kept=KEPT_FOR_HOOK)
+            hook = self._hook("_on_stop", self._on_stop())
+            await self._bounded("_on_stop", hook, HOOK_GRACE_SECONDS, kept=KEPT_FOR_CLOSING)
         for exchange in self.exchanges.values():
             for order_id, order in exchange.open.items():
                 self.log.warning("%s: order %s may still be open (%s)", exchange.venue, order_id, order.market_id)

@@ -15,11 +15,19 @@ from pmkit.errors import ConfigError
 from pmkit.wakeup import WakeWatch
 
 MAX_TICK_ERRORS = 20
+EXIT_SECONDS = 3.4
+"""Wall seconds from the first word of a stop to the end of the last step. The rest of the 5 s that are promised is for
+the last rows, for Python's own end, and for a machine that is busy."""
 TICK_GRACE_SECONDS = 0.8
+BEGIN_GRACE_SECONDS = 1.0
 ENDED_GRACE_SECONDS = 0.3
 """For what was cancelled and does not end."""
 HOOK_GRACE_SECONDS = 0.5
-"""Shares of the exit budget of 5 s of wall time, which hold on a busy machine as well."""
+LEAST_SECONDS = 0.2
+"""What a step gets even where those before it have used up its share."""
+KEPT_FOR_CLOSING = 0.6
+KEPT_FOR_END = 2.0
+"""What the earlier steps leave of EXIT_SECONDS to closing, and to `_end` as a whole."""
 LOOK_SECONDS = 1.0
 LATE_SECONDS = 0.1
 SLOW_SECONDS = 5.0
@@ -58,6 +66,7 @@ class Life:
         self.failure: BaseException | None = None
         self._tasks: dict[asyncio.Task[Any], None] = {}  # in the order of their making: so they are cancelled
         self._stop_event = asyncio.Event()
+        self._exit_by: float | None = None
         self._finished = asyncio.Event()
         self._running = False
         self._in_tick = False
@@ -80,6 +89,7 @@ class Life:
             raise ConfigError("this bot is already running")
         self._running = True
         self._stop_event.clear()
+        self._exit_by = None
         self._finished.clear()
         signals = StopSignals(self._on_signal)
         try:
@@ -97,7 +107,11 @@ class Life:
                 finally:
                     for task in (started, stopping):
                         task.cancel()
-                    await asyncio.gather(started, stopping, return_exceptions=True)
+                    await asyncio.wait({started, stopping}, timeout=self._share(BEGIN_GRACE_SECONDS, KEPT_FOR_END))
+                    if not started.done():
+                        self.log.error("the start does not end, though it was cancelled, and was left behind")
+                    elif not started.cancelled() and (error := started.exception()) is not None:
+                        self.log.debug("the start ended with %s", type(error).__name__)
         finally:
             self._running = False
             self._finished.set()
@@ -106,7 +120,7 @@ class Life:
 
     async def stop(self) -> None:
         """End the run and wait until it has ended. Safe to call twice and from a hook (then it does not wait)."""
-        self._stop_event.set()
+        self._ask_to_stop()
         if self._running and asyncio.current_task() not in self._tasks:
             await self._finished.wait()
 
@@ -124,10 +138,23 @@ class Life:
         """Until the end has begun."""
         await self._stop_event.wait()
 
+    def _ask_to_stop(self) -> None:
+        if self._exit_by is None:
+            self._exit_by = self.clock.io_monotonic() + EXIT_SECONDS
+        self._stop_event.set()
+
+    def _share(self, seconds: float, kept: float = 0.0) -> float:
+        """What a step of the end may take: that long, less where it would eat into the `kept` seconds of the steps
+        after it. A budget of each step alone would add up to more than was promised.
+        """
+        if self._exit_by is None:  # nobody asked: the start failed
+            self._exit_by = self.clock.io_monotonic() + EXIT_SECONDS
+        return max(LEAST_SECONDS, min(seconds, self._exit_by - kept - self.clock.io_monotonic()))
+
     def _fail(self, error: BaseException) -> None:
         if self.failure is None:
             self.failure = error
-        self._stop_event.set()
+        self._ask_to_stop()
 
     def _on_signal(self, name: str, count: int) -> None:
         if count == 1:
@@ -135,13 +162,13 @@ class Life:
         else:
             self.log.warning("%s again: leaving without cancelling orders", name)
             self._hurry.set()
-        self._stop_event.set()
+        self._ask_to_stop()
 
     async def _leave(self) -> None:
         background = [task for task in self._tasks if task is not asyncio.current_task()]
         for task in background:
             task.cancel()
-        await self._patiently(set(background), ENDED_GRACE_SECONDS)
+        await self._patiently(set(background), self._share(ENDED_GRACE_SECONDS, KEPT_FOR_END))
         await self._end()
 
     def _resumed(self, seconds: float) -> None:
@@ -174,9 +201,9 @@ class Life:
         ticker = self.spawn(self._ticks(), "ticks")
         await self._stop_event.wait()
         if self._in_tick:
-            await self._patiently({ticker}, TICK_GRACE_SECONDS)
+            await self._patiently({ticker}, self._share(TICK_GRACE_SECONDS, KEPT_FOR_END))
         ticker.cancel()
-        await self._patiently({ticker}, ENDED_GRACE_SECONDS)
+        await self._patiently({ticker}, self._share(ENDED_GRACE_SECONDS, KEPT_FOR_END))
 
     async def _ticks(self) -> None:
         due = self.clock.monotonic()
@@ -252,11 +279,18 @@ class Life:
         await asyncio.gather(*waiters, return_exceptions=True)
 
     async def _bounded(
-        self, what: str, step: Coroutine[Any, Any, None], seconds: float, *, in_any_hurry: bool = False
+        self,
+        what: str,
+        step: Coroutine[Any, Any, None],
+        seconds: float,
+        *,
+        kept: float = 0.0,
+        in_any_hurry: bool = False,
     ) -> None:
         """One step of the end, with its share of the exit budget; nothing that goes wrong in it stops the next. A
-        second signal ends it at once, unless it is done `in_any_hurry`.
+        second signal ends it at once, unless it is done `in_any_hurry`. `kept`: as in `_share`.
         """
+        seconds = self._share(seconds, kept)
         task = asyncio.ensure_future(step)
         if in_any_hurry:
             await asyncio.wait({task}, timeout=seconds)
@@ -268,6 +302,6 @@ class Life:
             else:
                 self.log.error("%s took longer than %.1f s and was given up", what, seconds)
             task.cancel()
-            await asyncio.wait({task}, timeout=0.2)
+            await asyncio.wait({task}, timeout=LEAST_SECONDS)
         elif not task.cancelled() and (error := task.exception()) is not None:
             self.log.error("%s failed", what, exc_info=error)

@@ -5,6 +5,7 @@ chosen, wires exchanges and feeds, runs, prints a summary.
 from __future__ import annotations
 
 import asyncio
+import gc
 import sys
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
@@ -16,7 +17,7 @@ from pmkit.bot.decisions import Decisions, TradeWriter
 from pmkit.bot.local import LocalLine, LocalProcess
 from pmkit.bot.record import About, recorder_of, run_recorded
 from pmkit.bot.signals import StopSignals
-from pmkit.bot.summary import print_summary
+from pmkit.bot.summary import prepare, print_summary
 from pmkit.bot.venues import VENUES, listens_with_key, live_exchange, market_data
 from pmkit.clock import Clock
 from pmkit.config.env import Mode, Settings, secrets_of
@@ -184,6 +185,11 @@ async def _main(
         runner = bot(
             exchanges, assets, feeds=feeds, clock=clock, settings=given, interval=interval, trades=rows, log=log
         )
+        prepare()
+        # What is here now stays: it need not be looked through by each collection of garbage, nor by the one at the
+        # end, which is most of what Python itself does when it exits.
+        gc.collect()
+        gc.freeze()
         await clock.io_sleep(0)  # a Ctrl-C during the imports of the venues is seen here, before anything connects
         log.info("%s on %s venues, %s: %s, %s", bot.__name__, where, mode, ", ".join(venues), ", ".join(assets))
         status = 0
