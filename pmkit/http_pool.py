@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import functools
+import logging
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+from urllib.request import getproxies_environment, proxy_bypass
 
 from pmkit.endpoints import is_loopback
 from pmkit.errors import ConfigError
@@ -17,6 +20,7 @@ if TYPE_CHECKING:
 Params = Mapping[str, str | int] | Sequence[tuple[str, str | int]]
 
 KEPT_URLS = 256
+_LOG = logging.getLogger("pmkit.http")
 
 
 @functools.cache
@@ -27,6 +31,23 @@ def _tls(trust_env: bool) -> ssl.SSLContext:
     return httpx.create_ssl_context(trust_env=trust_env)
 
 
+@functools.cache
+def _tell_proxy(url: str) -> None:
+    """Say once where the environment sends what goes to that host: a proxy that somebody set for something else is on
+    the way of every order. It sees which host is asked, and neither keys nor orders, which are inside TLS.
+    """
+    parts = urlsplit(url)
+    host = parts.hostname or ""
+    found = getproxies_environment()
+    proxy = found.get(parts.scheme) or found.get("all")
+    if proxy and not proxy_bypass(host):
+        way = urlsplit(proxy)
+        _LOG.warning(
+            "requests to %s go through the proxy %s of the environment (HTTPS_PROXY, ALL_PROXY); NO_PROXY=%s ends that",
+            *(host, f"{way.hostname}:{way.port}" if way.port else way.hostname, host),
+        )
+
+
 def open_client(
     base_url: str, host: str, *, timeout: float, connect_timeout: float, max_connections: int
 ) -> httpx.AsyncClient:
@@ -35,6 +56,8 @@ def open_client(
 
     local = is_loopback(base_url)
     try:
+        if not local:
+            _tell_proxy(base_url)
         return httpx.AsyncClient(
             base_url=base_url,
             timeout=httpx.Timeout(timeout, connect=connect_timeout, pool=connect_timeout),

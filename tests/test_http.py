@@ -600,6 +600,24 @@ async def test_rs_11_proxy_variables(monkeypatch: pytest.MonkeyPatch) -> None:
         assert CANARY not in "".join(traceback.format_exception(caught.value))
 
 
+async def test_rs_11_a_proxy_on_the_way_is_told_once_without_its_password(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    host = "rs-11.example"
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{CANARY}@127.0.0.1:1")
+    for _ in range(2):
+        async with HttpSession(f"https://{host}", SystemClock()) as http:
+            with pytest.raises(NotSent):
+                await http.get("/x")
+    (told,) = [record.getMessage() for record in caplog.records if record.name == "pmkit.http"]
+    assert host in told and "127.0.0.1:1" in told and CANARY not in caplog.text
+    monkeypatch.setenv("NO_PROXY", "other-" + host)
+    monkeypatch.setenv("HTTPS_PROXY", f"http://user:{CANARY}@127.0.0.1:bad")
+    with pytest.raises(ConfigError, match="HTTPS_PROXY") as caught:
+        await HttpSession(f"https://another-{host}", SystemClock()).get("/x")
+    assert CANARY not in "".join(traceback.format_exception(caught.value))
+
+
 # Time.
 
 

@@ -69,6 +69,17 @@ async def test_uw_01_orders_that_ended_while_disconnected_are_told() -> None:
         assert one.orders[-1].order_id == order_id
 
 
+async def test_uw_01_fills_are_told_over_rest_while_no_socket_comes_up() -> None:
+    async with desk() as one:
+        one.venue.faults.reject_handshake(503, 100)
+        one.venue.faults.drop_connections()
+        await eventually(lambda: not one.exchange.stream.socket.live)
+        await asyncio.sleep(60)
+        await take(one, 2)
+        await eventually(lambda: Counter(keys(one)) == Counter(truth(one)) != Counter(), 60)
+        assert not one.exchange.stream.socket.live
+
+
 async def test_uw_02_repeated_fills_are_one() -> None:
     async with desk() as one:
         one.venue.faults.arm("duplicate_fill", 100)

@@ -201,11 +201,10 @@ class UserStream:
                     continue  # a new connection: its passes begin anew
                 except TimeoutError:
                     pass
+            # Also while there is no connection: REST may well be up, and tells the fills of resting orders.
             asked = bool(self._passes)
             if asked:
                 self._passes.pop(0)
-            elif not self.socket.live:
-                continue
             try:
                 found = await self.back_fill()
             except PmkitError as error:

@@ -45,7 +45,10 @@ async def position_rows(data: HttpSession, wallet: str) -> list[PositionRow]:
         if cursor is not None:
             params["cursor"] = cursor
         page = await data.get_json(POSITIONS_PATH, _Page, params)
-        rows.update((row.token_id, row) for row in page.data)
+        for row in page.data:
+            if not row.current_size.is_finite() or row.current_size < 0:
+                raise ProtocolChanged(f"{data.host}: {POSITIONS_PATH} has a position of {row.current_size} shares")
+            rows[row.token_id] = row
         cursor = page.pagination.next_cursor
         if not cursor:
             return list(rows.values())
