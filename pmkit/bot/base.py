@@ -286,10 +286,18 @@ class BaseBot(Life):
 
     async def _cancel_before_close(self, window: Window, market: Market) -> None:
         exchange = window.exchange
+        # Orders whose answer was lost, or was not waited for, may stand at the venue: they are looked up meanwhile.
+        lookups = [
+            self.spawn(self._look_up(exchange, intent), "look-up before the close", critical=False)
+            for intent in exchange.unresolved
+            if intent.order.market_id == market.market_id
+        ]
         try:
             await exchange.cancel_own(market.market_id)
             # What is left had no clear answer, or cannot be cancelled yet: a cancel may be repeated.
-            while exchange.resting(market.market_id) and self.seconds_remaining(market) > 0:
+            while self.seconds_remaining(market) > 0 and (
+                exchange.resting(market.market_id) or not all(lookup.done() for lookup in lookups)
+            ):
                 await self.clock.io_sleep(AGAIN_SECONDS)
                 await exchange.cancel_own(market.market_id)
         except PmkitError as error:

@@ -51,6 +51,7 @@ class OwnOrders(PublicSide):
         self.rows = TradeRows(exchange, trades)
         self.open: dict[str, Order] = {}
         self._ended: dict[str, None] = {}
+        self._doubtful: dict[str, Order] = {}  # by client order id, until the venue speaks of them
         self.placed = 0
         self.rejected = 0
         self.unknown = 0
@@ -82,6 +83,9 @@ class OwnOrders(PublicSide):
         if isinstance(error, OrderUnknown | asyncio.CancelledError):
             self.unknown += 1
             event = TradeEvent.UNKNOWN
+            self._doubtful[str(order.client_order_id)] = order
+            while len(self._doubtful) > 10_000:
+                del self._doubtful[next(iter(self._doubtful))]
         else:
             self.rejected += 1
             event = TradeEvent.REJECTED
@@ -267,6 +271,9 @@ class OwnOrders(PublicSide):
 
     def note(self, status: OrderStatus) -> None:
         """An order event of the venue: keep the set of open orders, and write the venue's own cancels."""
+        lost = self._doubtful.pop(status.client_order_id or "", None)
+        if lost is not None and status.order_id not in self._ended:
+            self.open[status.order_id] = lost  # it stands, though its answer never came
         own = status.order_id in self.open
         if status.status.terminal:
             if own and status.status in (OrderState.CANCELED, OrderState.EXPIRED, OrderState.REJECTED):

@@ -88,3 +88,27 @@ def test_uw_01_a_fill_that_is_heard_of_after_the_result_is_counted_and_the_profi
         assert bot.told[-1] == won != 0
 
     on_local(Settled, live=True, story=story, only="kalshi")
+
+
+@pytest.mark.parametrize("told", [True, False])
+@pytest.mark.parametrize("venue", ["kalshi", "polymarket"])
+def test_ro_04_an_order_whose_answer_was_lost_is_cancelled_before_the_close_too(venue, told):
+    """Nobody looked it up: whether the stream has told of it or not, it is the bot's own."""
+
+    async def story(bot: BaseBot, venues: LocalVenues) -> None:
+        while not any(bot.markets.values()):
+            await bot.clock.sleep(0.1)
+        market = bot.markets["BTC"]
+        local: Any = getattr(venues, venue)
+        if not told:
+            (local.user_feed if venue == "kalshi" else local.user).silence(1e6)
+        local.faults.arm("lose_answer" if venue == "kalshi" else "answer_lost")
+        with pytest.raises(OrderUnknown):
+            await bot.exchange.place_limit_order(market, market.outcomes[0], Side.BUY, Decimal("0.01"), 200)
+        while bot.seconds_remaining(market) > 0.2:
+            await bot.clock.sleep(0.1)
+        (order,) = [one for one in Truth(venues).orders(venue) if one.market_id == market.market_id]
+        assert not order.open, order
+        await bot.clock.sleep(5)
+
+    on_local(BaseBot, live=True, story=story, only=venue)
