@@ -100,15 +100,19 @@ class Window:
             market = self.current
             if isinstance(market, Market):
                 await self._prefetch(market)
-                await self._finish(market)
-                await self._roll(market)
+                await self._finish()
+                await self._roll(self.current)
             else:
                 await self._between(market)
 
     def update(self, market: Market) -> None:
         """The venue changed a market: its tick, strike, close, status or result."""
         if isinstance(self.current, Market) and self.current.market_id == market.market_id:
+            moved = self.current.close_ms != market.close_ms
             self.current = market
+            if moved:
+                self._log.warning("%s: %s closes at %s now", self.name, market.label, market.close_time)
+                self.wake()
         elif isinstance(self.next, Market) and self.next.market_id == market.market_id:
             self.next = market
         else:
@@ -125,10 +129,9 @@ class Window:
         while not await self._subscribe(market) and self._now_ms() < begin_ms:
             await self._pause(attempt, limit_ms=begin_ms)
             attempt += 1
-        await self._until(begin_ms)
+        await self._until(lambda: min(begin_ms, self._closing_ms()))
         attempt = 0
-        closing_ms = market.close_ms - round(self._cancel_before_close * 1000)
-        while self._now_ms() < closing_ms:
+        while self._now_ms() < self._closing_ms():
             found = await self._look(self._finder.get_next_market)
             if isinstance(found, Market) and found.open_ms >= market.close_ms:
                 self.next = found
@@ -137,16 +140,26 @@ class Window:
                     return
             elif isinstance(found, NoMarket):
                 self.next = found
-            await self._pause(attempt, limit_ms=closing_ms)
+            await self._pause(attempt, limit_ms=self._closing_ms())
             attempt += 1
 
-    async def _finish(self, market: Market) -> None:
-        await self._until(market.close_ms - round(self._cancel_before_close * 1000))
-        await self._on_closing(self, market)
-        await self._until(market.close_ms)
+    async def _finish(self) -> None:
+        """Wait for the close, wherever the venue moves it meanwhile."""
+        await self._until(self._closing_ms)
+        if isinstance(self.current, Market):
+            await self._on_closing(self, self.current)
+        await self._until(self._closes_ms)
 
-    async def _roll(self, market: Market) -> None:
+    def _closes_ms(self) -> int:
+        return self.current.close_ms if isinstance(self.current, Market) else 0
+
+    def _closing_ms(self) -> int:
+        return self._closes_ms() - round(self._cancel_before_close * 1000)
+
+    async def _roll(self, market: Market | NoMarket) -> None:
         """The boundary has passed: switch to the market whose window holds now, or say that there is none."""
+        if isinstance(market, NoMarket):
+            return
         self._last_close_ms = market.close_ms
         following, self.next = self.next, NoMarket("not looked for yet")
         self.next_ready_ms = None
@@ -215,9 +228,9 @@ class Window:
             return False
         return True
 
-    async def _until(self, moment_ms: int) -> None:
+    async def _until(self, moment_ms: Callable[[], int]) -> None:
         # In slices: the venue's clock may be corrected and the wall may step while waiting.
-        while (left := (moment_ms - self._now_ms()) / 1000) > 0:
+        while (left := (moment_ms() - self._now_ms()) / 1000) > 0:
             await self._rest(min(left, 30.0))
 
     async def _pause(self, attempt: int, limit_ms: int | None = None) -> None:

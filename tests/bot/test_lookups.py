@@ -5,6 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import Any
 
+import msgspec
 import pytest
 
 from pmkit.bot.base import BaseBot
@@ -112,3 +113,28 @@ def test_ro_04_an_order_whose_answer_was_lost_is_cancelled_before_the_close_too(
         await bot.clock.sleep(5)
 
     on_local(BaseBot, live=True, story=story, only=venue)
+
+
+def test_a_close_that_is_moved_is_the_close():
+    """Kalshi may end a market earlier: own orders go before that, and it is over then."""
+
+    async def story(bot: BaseBot, venues: LocalVenues) -> None:
+        while not any(bot.markets.values()):
+            await bot.clock.sleep(0.1)
+        market = bot.markets["BTC"]
+        while bot.seconds_remaining(market) > 240:
+            await bot.clock.sleep(0.1)
+        order_id = await bot.exchange.place_limit_order(market, "YES", Side.BUY, Decimal("0.01"), 200)
+        moved = msgspec.structs.replace(market, close_ms=market.close_ms - 180_000)
+        bot._market_changed("kalshi", moved)
+        open_until = 0.0
+        while bot.seconds_remaining(moved) > 0.1:
+            if bot.exchange.resting(market.market_id):
+                open_until = bot.seconds_remaining(moved)
+            assert bot.markets["BTC"].market_id == market.market_id
+            await bot.clock.sleep(0.1)
+        assert 0 < open_until < bot.CANCEL_BEFORE_CLOSE + 1 and order_id not in bot.exchange.open
+        await bot.clock.sleep(0.5)
+        assert not bot.markets["BTC"] or bot.markets["BTC"].market_id != market.market_id
+
+    on_local(BaseBot, live=True, story=story, only="kalshi")
