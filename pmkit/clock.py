@@ -73,9 +73,14 @@ class Entropy:
 
     def uuid4(self) -> str:
         """A version-4 UUID in its canonical text form."""
-        # By hand, since uuid.UUID takes four times as long and every order has one.
-        text = f"{self.randbits(128) & _UUID_RANDOM | _UUID_4:032x}"
-        return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+        return uuid4_of(self.randbits(128))
+
+
+def uuid4_of(bits: int) -> str:
+    """128 random bits as a version-4 UUID in its canonical text form."""
+    # By hand, since uuid.UUID takes four times as long and every order has one.
+    text = f"{bits & _UUID_RANDOM | _UUID_4:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
 
 
 def to_utc(ms: int) -> datetime:

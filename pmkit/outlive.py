@@ -21,8 +21,8 @@ _LOG = logging.getLogger("pmkit")
 class Outliving(Generic[T]):
     """Await it for the result of `work`; a cancelled waiter leaves `task` running. One waiter.
 
-    The task has that name and is in `tasks` until it ends. What it raises reaches whoever waits; whatever is no
-    PmkitError is logged as well. CancelledError where the task was cancelled itself.
+    The task has that name and is in `tasks` until it ends. An error is told to whoever waits; one that is no PmkitError
+    is logged as well. CancelledError where the task was cancelled itself.
     """
 
     __slots__ = ("_heard", "_tasks", "_work", "task")
@@ -31,29 +31,33 @@ class Outliving(Generic[T]):
         loop = asyncio.get_running_loop()
         self._work = work
         self._tasks = tasks
-        # An error travels as a value: one that nobody waits for any more is the task's alone.
         self._heard: asyncio.Future[T | Exception] = loop.create_future()
         self.task: asyncio.Task[None] = loop.create_task(self._run(), name=name)
         tasks.add(self.task)
-        self.task.add_done_callback(self._ended)
+        self.task.add_done_callback(self._never_began)
 
     async def _run(self) -> None:
+        self.task.remove_done_callback(self._never_began)  # a turn of the loop less: from here on it is told below
+        outcome: T | Exception
         try:
             outcome = await self._work
         except Exception as error:
-            if not self._heard.done():
-                self._heard.set_result(error)
+            outcome = error
+            if not isinstance(error, PmkitError):
+                _LOG.exception("%s failed in an unforeseen way", self.task.get_name())
+        except BaseException:
+            self._heard.cancel()
             raise
+        finally:
+            self._tasks.discard(self.task)
         if not self._heard.done():
             self._heard.set_result(outcome)
 
-    def _ended(self, task: asyncio.Task[None]) -> None:
+    def _never_began(self, task: asyncio.Task[None]) -> None:
+        """The task was cancelled before its first step."""
         self._tasks.discard(task)
-        self._work.close()  # where the task was cancelled before its first step
-        if not self._heard.done():
-            self._heard.cancel()
-        if not task.cancelled() and (error := task.exception()) is not None and not isinstance(error, PmkitError):
-            _LOG.error("%s failed in an unforeseen way", task.get_name(), exc_info=error)
+        self._work.close()
+        self._heard.cancel()
 
     def __await__(self) -> Generator[Any, None, T]:
         outcome = yield from self._heard.__await__()

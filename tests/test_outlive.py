@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from pmkit.errors import NotSent
 from pmkit.outlive import Outliving
 
 
@@ -31,17 +32,27 @@ async def test_the_result_reaches_whoever_waits(ready: bool) -> None:
     assert outliving.task.get_name() == "a name"
 
 
-async def test_an_error_reaches_whoever_waits_and_the_task() -> None:
+@pytest.mark.parametrize("error", [KeyError("x"), NotSent("x")])
+async def test_an_error_reaches_whoever_waits_and_the_log_where_it_is_none_of_ours(
+    error: Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     gate = asyncio.Event()
     gate.set()
-    outliving = Outliving(work(gate, KeyError("x")), set(), "")
-    with pytest.raises(KeyError):
+    tasks: set[asyncio.Task[None]] = set()
+    outliving = Outliving(work(gate, error), tasks, "a name")
+    assert tasks == {outliving.task}
+    with pytest.raises(type(error)) as caught:
         await outliving
-    assert isinstance(outliving.task.exception(), KeyError)
+    assert caught.value is error and not tasks
+    assert outliving.task.exception() is None
+    logged = [row.message for row in caplog.records]
+    assert logged == ["a name failed in an unforeseen way"] * isinstance(error, KeyError)
 
 
 @pytest.mark.parametrize("outcome", ["done", KeyError("x")])
-async def test_a_waiter_that_is_cancelled_leaves_the_work_running(outcome: str | Exception) -> None:
+async def test_a_waiter_that_is_cancelled_leaves_the_work_running(
+    outcome: str | Exception, caplog: pytest.LogCaptureFixture
+) -> None:
     gate = asyncio.Event()
     outliving = Outliving(work(gate, outcome), set(), "")
     waiter = asyncio.create_task(wait_for(outliving))
@@ -52,7 +63,8 @@ async def test_a_waiter_that_is_cancelled_leaves_the_work_running(outcome: str |
     assert not outliving.task.done()
     gate.set()
     await asyncio.wait({outliving.task})
-    assert outliving.task.exception() is (outcome if isinstance(outcome, Exception) else None)
+    assert outliving.task.exception() is None
+    assert len(caplog.records) == isinstance(outcome, Exception)
 
 
 @pytest.mark.parametrize("outcome", ["done", KeyError("x")])
@@ -67,15 +79,15 @@ async def test_both_at_once_warn_of_nothing(outcome: str | Exception) -> None:
     waiter.cancel()  # the result is there, and nobody to take it
     with pytest.raises(asyncio.CancelledError):
         await waiter
-    outliving.task.exception()
 
 
 @pytest.mark.parametrize("steps", [0, 1])
 async def test_a_task_that_is_cancelled_ends_the_waiting(steps: int) -> None:
-    outliving = Outliving(work(asyncio.Event(), ""), set(), "")
+    tasks: set[asyncio.Task[None]] = set()
+    outliving = Outliving(work(asyncio.Event(), ""), tasks, "")
     for _ in range(steps):
         await asyncio.sleep(0)
     outliving.task.cancel()  # with no step made, the work was never begun: nothing warns of that
     with pytest.raises(asyncio.CancelledError):
         await outliving
-    assert outliving.task.cancelled()
+    assert outliving.task.cancelled() and not tasks

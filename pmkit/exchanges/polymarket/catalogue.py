@@ -72,6 +72,8 @@ class Catalogue:
         self._gamma = gamma
         self._clock = clock
         self._venue_clock = venue_clock
+        self.now_ms: Callable[[], int] = venue_clock.now_ms
+        """Venue time, epoch ms."""
         self._markets: dict[str, PolymarketMarket] = {}
         self._slugs: dict[str, str] = {}
         self._none: dict[str, tuple[float, NoMarket]] = {}
@@ -90,10 +92,6 @@ class Catalogue:
         self._venue_clock.observe(answer.decode(int) * 1000, answer.sent_ms, answer.received_ms, resolution_ms=1000)
         self._synced = True
 
-    def now_ms(self) -> int:
-        """Venue time, epoch ms."""
-        return self._venue_clock.now_ms()
-
     # -- what is known ----------------------------------------------------------------------------------------------
 
     def known(self, market_id: str) -> PolymarketMarket | None:
@@ -101,9 +99,9 @@ class Catalogue:
         market = self._markets.get(market_id)
         return None if market is None else market.at(self.now_ms())
 
-    def listed(self, market_id: str) -> PolymarketMarket | None:
-        """As `known`, with the status it had when it was read."""
-        return self._markets.get(market_id)
+    def listed(self, market_id: str, other: PolymarketMarket) -> PolymarketMarket:
+        """As `known`, with the status it had when it was read; `other` where it was never read."""
+        return self._markets.get(market_id, other)
 
     def store(self, market: PolymarketMarket) -> PolymarketMarket:
         """Remember a market and tell about a change. A known result is not undone by a row cached before it."""

@@ -10,7 +10,6 @@ import asyncio
 import logging
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from decimal import Decimal
 from typing import Any, Final
 
@@ -44,8 +43,7 @@ _TAKING: Final = (TimeInForce.IOC, TimeInForce.FOK)
 _LOG = logging.getLogger("pmkit.polymarket")
 
 
-@dataclass(slots=True, eq=False)
-class Record:
+class Record(msgspec.Struct, eq=False):
     """One order of this process. `sending`: the task that sends it; `result`: how it ended as far as is known;
     `sent_at`: monotonic wall seconds when the sending ended, None while it goes on; `seen`: the venue spoke of it.
     """

@@ -121,8 +121,8 @@ class PolymarketMarketData(MarketData):
 
     def listed(self, market: Market) -> PolymarketMarket:
         """As `current`, but for the status, which nothing in an order hangs on."""
-        own = _own(market)
-        return self.catalogue.listed(own.market_id) or own
+        own = market if type(market) is PolymarketMarket else _own(market)
+        return self.catalogue.listed(own.market_id, own)
 
     async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
         """One REST read of a book. Raises MarketNotFound where the CLOB has none (any more)."""

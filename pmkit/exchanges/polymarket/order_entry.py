@@ -11,7 +11,7 @@ import logging
 from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Final
 
-from pmkit.clock import Clock
+from pmkit.clock import Clock, uuid4_of
 from pmkit.errors import (
     AuthError,
     ClockSkewError,
@@ -41,6 +41,7 @@ from pmkit.outlive import Outliving
 _LOG = logging.getLogger("pmkit.polymarket")
 
 SALT_BITS: Final = MAX_SALT.bit_length()
+UUID_BITS: Final = 128
 Leg = tuple[PolymarketMarket, Order, OrderPlan]
 Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 
@@ -142,10 +143,12 @@ class OrderEntry:
         now_ms = self._http.now_ms()
         if now_ms >= market.close_ms:
             raise OrderRejected("market_closed", f"{market.label} closed at {market.close_time}: nothing was sent")
-        sent = identity.orders.sign(plan, self._clock.entropy.randbits(SALT_BITS), now_ms)
+        # One draw for both: the machine's entropy is a system call.
+        bits = self._clock.entropy.randbits(UUID_BITS + SALT_BITS)
+        sent = identity.orders.sign(plan, bits & MAX_SALT, now_ms)
         intent = Intent(
             venue=VENUE,
-            client_order_id=order.client_order_id or self._clock.entropy.uuid4(),
+            client_order_id=order.client_order_id or uuid4_of(bits >> SALT_BITS),
             order=order,
             created_ms=now_ms,
             order_id=sent.order_id,

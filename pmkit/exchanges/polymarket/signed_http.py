@@ -49,6 +49,8 @@ class SignedSession:
         self.renew: Callable[[], Awaitable[bool]] = _never
         self._clock = clock
         self._venue_clock = venue_clock
+        self.now_ms: Callable[[], int] = venue_clock.now_ms
+        """Venue time, epoch ms."""
 
     async def close(self) -> None:
         """Within a second. May be called twice."""
@@ -59,10 +61,6 @@ class SignedSession:
     @property
     def host(self) -> str:
         return self.orders.host
-
-    def now_ms(self) -> int:
-        """Venue time, epoch ms."""
-        return self._venue_clock.now_ms()
 
     async def measure_clock(self, session: HttpSession | None = None) -> None:
         """Ask the venue for its time. Opens a connection as well."""
@@ -76,11 +74,17 @@ class SignedSession:
         refused. Any other status is an answer.
         """
         session = self.orders if method == "POST" else self.cancels
-        answer, stamp = await self._once(session, method, path, body)
-        if answer.status != 401 or not await self._stale(stamp):
-            return answer
-        self._restamp(method, path)
-        answer, stamp = await self._once(session, method, path, body)
+        wait = method != "POST"
+        try:
+            headers, stamp = self._headers(method, path, body)
+            answer = await session.request(method, path, body=body, headers=headers, wait=wait)
+            if answer.status != 401 or not await self._stale(stamp):
+                return answer
+            self._restamp(method, path)
+            headers, stamp = self._headers(method, path, body)
+            answer = await session.request(method, path, body=body, headers=headers, wait=wait)
+        except RateLimited as error:
+            raise NotSent(str(error)) from error
         if answer.status == 401 and await self._stale(stamp):
             raise ClockSkewError(
                 f"{self.host} refuses the time stamp of {method} {path}, also after it was signed anew: set this "
@@ -88,16 +92,6 @@ class SignedSession:
                 -self._venue_clock.offset_ms,
             )
         return answer
-
-    async def _once(self, session: HttpSession, method: str, path: str, body: bytes | None) -> tuple[HttpAnswer, int]:
-        headers, stamp = self._headers(method, path, body)
-        if body is not None:
-            headers["content-type"] = "application/json"
-        try:
-            answer = await session.request(method, path, body=body, headers=headers, wait=method != "POST")
-        except RateLimited as error:
-            raise NotSent(str(error)) from error
-        return answer, stamp
 
     async def get(self, path: str, params: Params | None = None, *, missing: bool = False) -> HttpAnswer:
         """A query: 2xx, or 404 where `missing` allows it. Raises as `HttpSession.get`; ClockSkewError, AuthError."""
@@ -135,7 +129,10 @@ class SignedSession:
         if credentials is None:
             raise NotSent("not logged in to Polymarket yet: nothing was sent")
         stamp = self._venue_clock.now_ms() // 1000
-        return credentials.headers(stamp, method, path, body or b""), stamp
+        headers = credentials.headers(stamp, method, path, body or b"")
+        if body is not None:
+            headers["content-type"] = "application/json"
+        return headers, stamp
 
     async def _stale(self, stamp_s: int) -> bool:
         """Whether a stamp (epoch seconds) was off when it was used, by a fresh look at the venue's clock."""
