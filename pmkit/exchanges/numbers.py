@@ -88,6 +88,10 @@ def to_decimal(value: object, name: str) -> Decimal:
     """
     if isinstance(value, Decimal):
         number = value
+    elif isinstance(value, str):
+        if len(value) > _MAX_TEXT or not _NUMBER(value):
+            raise InvalidOrder(f'{name} is {_shown(value)}: not a number; write it like "0.56"')
+        number = Decimal(value)
     elif isinstance(value, float):
         raise InvalidOrder(
             f"{name} is the float {value!r}: a float cannot hold most prices and sizes exactly; "
@@ -96,10 +100,6 @@ def to_decimal(value: object, name: str) -> Decimal:
     elif isinstance(value, bool):
         raise InvalidOrder(f'{name} is the bool {value!r}: give a number as text, e.g. "0.56", or as a Decimal')
     elif isinstance(value, int):
-        number = Decimal(value)
-    elif isinstance(value, str):
-        if len(value) > _MAX_TEXT or not _NUMBER(value):
-            raise InvalidOrder(f'{name} is {_shown(value)}: not a number; write it like "0.56"')
         number = Decimal(value)
     else:
         raise InvalidOrder(f'{name} is {_shown(value)}: give a number as text, e.g. "0.56", or as a Decimal')

@@ -152,7 +152,7 @@ class OrderId(str):
     ) -> Self:
         if not order_id:
             raise ValueError("an order id is never empty")
-        self = super().__new__(cls, order_id)
+        self = str.__new__(cls, order_id)
         self.status = status
         self.filled_amount = filled_amount
         self.average_price = average_price

@@ -47,7 +47,8 @@ class _Tokens:
         self.rate, self.burst = rate, burst
 
     def level(self, now: float) -> float:
-        self.tokens = min(self.burst, self.tokens + max(0.0, now - self.at) * self.rate)
+        if now > self.at:
+            self.tokens = min(self.burst, self.tokens + (now - self.at) * self.rate)
         self.at = now
         return self.tokens
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Sequence
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 from pmkit.clock import Clock, uuid4_of
 from pmkit.errors import (
@@ -35,7 +35,6 @@ from pmkit.exchanges.polymarket.refusals import Proof, Verdict
 from pmkit.exchanges.polymarket.signed_http import SignedSession
 from pmkit.exchanges.polymarket.types import VENUE, PolymarketMarket
 from pmkit.exchanges.types import Accepted, Intent, Order, OrderId
-from pmkit.http import HttpAnswer
 from pmkit.outlive import Outliving
 
 _LOG = logging.getLogger("pmkit.polymarket")
@@ -81,7 +80,9 @@ class OrderEntry:
     async def place(self, market: PolymarketMarket, order: Order, plan: OrderPlan) -> OrderId:
         """Place one. Raises NotSent, OrderRejected, OrderUnknown."""
         identity = self._login.identity or await self._ready()
-        self._admit(1)
+        if self.blocked:
+            self._refuse()
+        self._limits.order()
         record = self._begin(identity, market, order, plan)
         sending = Outliving(self._send(record), self._tasks, f"pmkit polymarket order {record.sent.order_id}")
         record.sending = sending.task
@@ -96,7 +97,9 @@ class OrderEntry:
         """Place up to 15 in one request; a result per order. Raises ConfigError for an account that is not usable."""
         try:
             identity = self._login.identity or await self._ready()
-            self._admit(len(wanted))
+            if self.blocked:
+                self._refuse()
+            self._limits.order(len(wanted))
         except (NotSent, OrderRejected) as error:
             return [error for _ in wanted]
         results: list[LegResult | None] = []
@@ -134,10 +137,8 @@ class OrderEntry:
         except PmkitError as error:
             raise NotSent(f"the log-in failed, so that no order was sent: {error}") from error
 
-    def _admit(self, count: int) -> None:
-        if self.blocked:
-            raise NotSent(f"nothing was sent: {self.blocked}")
-        self._limits.order(count)
+    def _refuse(self) -> NoReturn:
+        raise NotSent(f"nothing was sent: {self.blocked}")
 
     def _begin(self, identity: Identity, market: PolymarketMarket, order: Order, plan: OrderPlan) -> Record:
         now_ms = self._http.now_ms()
@@ -161,15 +162,22 @@ class OrderEntry:
 
     async def _send(self, record: Record) -> OrderId:
         try:
-            answer = await self._post(ORDER_PATH, record.sent.body, [record])
-            outcome = read_placed(answer.status, answer.body, record.sent, answer.retry_after)
-            result = self._settle(record, outcome)
-            if isinstance(outcome, Verdict) and outcome.proof is Proof.DUPLICATE:
-                result = await self._look_up(record)
-        except PmkitError as error:
-            raise error from error.__cause__
+            answer = await self._http.send("POST", ORDER_PATH, record.sent.body)
+        except NotSent as error:
+            raise self._failed([record], error) from error.__cause__
+        except asyncio.CancelledError as error:
+            raise self._failed([record], error) from None
+        except Exception as error:
+            raise self._failed([record], error) from error
+        self._limits.learn(answer.headers, orders=True, status=answer.status)
+        outcome = read_placed(answer.status, answer.body, record.sent, answer.retry_after)
+        result = self._settle(record, outcome)
         if isinstance(result, OrderId):
             return result
+        if isinstance(outcome, Verdict) and outcome.proof is Proof.DUPLICATE:
+            result = await self._look_up(record)
+            if isinstance(result, OrderId):
+                return result
         raise result
 
     async def _look_up(self, record: Record) -> LegResult:
@@ -189,9 +197,11 @@ class OrderEntry:
     async def _send_batch(self, records: list[Record]) -> list[LegResult]:
         body = batch_body([record.sent for record in records])
         try:
-            answer = await self._post(ORDERS_PATH, body, records)
-        except PmkitError as error:
-            return [record.result if isinstance(record.result, PmkitError) else error for record in records]
+            answer = await self._http.send("POST", ORDERS_PATH, body)
+        except (Exception, asyncio.CancelledError) as error:
+            failed = self._failed(records, error)
+            return [record.result if isinstance(record.result, PmkitError) else failed for record in records]
+        self._limits.learn(answer.headers, orders=True, status=answer.status)
         outcomes = read_batch(answer.status, answer.body, [record.sent for record in records], answer.retry_after)
         results = [self._settle(record, outcome) for record, outcome in zip(records, outcomes, strict=True)]
         for place, (record, outcome) in enumerate(zip(records, outcomes, strict=True)):
@@ -201,40 +211,24 @@ class OrderEntry:
 
     # -- outcomes -------------------------------------------------------------------------------------------------
 
-    async def _post(self, path: str, body: bytes, records: list[Record]) -> HttpAnswer:
-        """The answer of the venue. Whatever else happens is the outcome of every one of these orders."""
-        try:
-            answer = await self._http.send("POST", path, body)
-        except NotSent as error:
+    def _failed(self, records: list[Record], error: BaseException) -> PmkitError:
+        """No answer came: the outcome of every one of these orders. Returns that of the first."""
+        if isinstance(error, NotSent):
             for record in records:
                 self._not_sent(record, error)
-            raise
-        except ClockSkewError as error:
-            refused = OrderClockSkew(str(error), error.skew_ms)
-            for record in records:
-                self._refused(record, refused)
-            raise self._error_of(records[0]) from error
-        except PmkitError as error:
-            for record in records:
-                self._unknown(record, str(error))
-            raise self._error_of(records[0]) from error
-        except asyncio.CancelledError:
+            return error
+        outcomes: list[PmkitError]
+        if isinstance(error, ClockSkewError):
+            outcomes = [self._refused(record, OrderClockSkew(str(error), error.skew_ms)) for record in records]
+        elif isinstance(error, PmkitError):
+            outcomes = [self._unknown(record, str(error)) for record in records]
+        elif isinstance(error, asyncio.CancelledError):
             # This object is being closed. The task ends with the outcome, not as cancelled.
-            for record in records:
-                self._unknown(record, "closed while it was on its way")
-            raise self._error_of(records[0]) from None
-        except Exception as error:
-            _LOG.exception("polymarket: sending an order failed in an unexpected way")
-            for record in records:
-                self._unknown(record, f"{type(error).__name__} while sending")
-            raise self._error_of(records[0]) from error
-        self._limits.learn(answer.headers, orders=True, status=answer.status)
-        return answer
-
-    @staticmethod
-    def _error_of(record: Record) -> PmkitError:
-        assert isinstance(record.result, PmkitError)
-        return record.result
+            outcomes = [self._unknown(record, "closed while it was on its way") for record in records]
+        else:
+            _LOG.error("polymarket: sending an order failed in an unexpected way", exc_info=error)
+            outcomes = [self._unknown(record, f"{type(error).__name__} while sending") for record in records]
+        return outcomes[0]
 
     def _settle(self, record: Record, outcome: Placed | Verdict) -> LegResult:
         if isinstance(outcome, Placed):
