@@ -1,15 +1,20 @@
 """A CLOB that takes every order, for the order-path benchmark. Prints its port and ends with its input.
 
+    python -m benchmarks._orders_server [FOLDER]
+
 A process of its own, so that none of its work is counted. It answers what a log-in asks, and POST /order with the
-order's hash; it checks nothing.
+order's hash; it checks nothing. With a folder (see `certificate`) it speaks TLS.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import ssl
 import sys
 import time
+from email.utils import formatdate
+from pathlib import Path
 
 from pmkit.exchanges.polymarket.eip712 import (
     ORDER_TYPE_HASH,
@@ -22,6 +27,34 @@ from pmkit.exchanges.polymarket.eip712 import (
     word,
 )
 from pmkit.exchanges.polymarket.keccak import keccak
+
+
+def certificate(folder: Path) -> ssl.SSLContext:
+    """Writes a key and a certificate of 127.0.0.1 there. Returns what makes a client believe it."""
+    import ipaddress
+    from datetime import UTC, datetime, timedelta
+
+    from cryptography import x509
+    from cryptography.hazmat.primitives import hashes, serialization
+    from cryptography.hazmat.primitives.asymmetric import ec
+
+    key, now = ec.generate_private_key(ec.SECP256R1()), datetime.now(UTC)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "pmkit benchmark")])
+    alternative = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+    made = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .add_extension(alternative, critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    (folder / "certificate.pem").write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    (folder / "key.pem").write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        )
+    )
+    return ssl.create_default_context(cafile=folder / "certificate.pem")
 
 
 def order_id(order: dict[str, str]) -> str:
@@ -58,8 +91,8 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
                 known = {"errorMsg": "", "orderID": order_id(json.loads(body)["order"]), "status": "live"}
                 answer = json.dumps(known | {"takingAmount": "", "makingAmount": "", "success": True}).encode()
             writer.write(
-                b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\npoly-ratelimit-tier: elite\r\n"
-                b"content-length: %d\r\n\r\n%b" % (len(answer), answer)
+                b"HTTP/1.1 200 OK\r\ndate: %b\r\ncontent-type: application/json\r\npoly-ratelimit-tier: elite\r\n"
+                b"content-length: %d\r\n\r\n%b" % (formatdate(usegmt=True).encode(), len(answer), answer)
             )
             await writer.drain()
     except (asyncio.IncompleteReadError, ConnectionError):
@@ -69,7 +102,11 @@ async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> N
 
 
 async def main() -> None:
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    context = None
+    if sys.argv[1:]:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(Path(sys.argv[1]) / "certificate.pem", Path(sys.argv[1]) / "key.pem")
+    server = await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
     print(server.sockets[0].getsockname()[1], flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.read)
 

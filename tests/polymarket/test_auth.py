@@ -86,7 +86,7 @@ def test_bad_keys_are_told_apart() -> None:
 
 
 @given(
-    st.binary(min_size=1, max_size=64),
+    st.binary(min_size=1, max_size=150),
     st.integers(0, 10**10),
     st.sampled_from(["GET", "post", "DELETE"]),
     st.from_regex(r"/[a-z0-9/_.-]{0,40}", fullmatch=True),

@@ -12,6 +12,7 @@ from decimal import ROUND_DOWN, Decimal, localcontext
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from coincurve import PublicKey
 from hypothesis import given
@@ -486,6 +487,37 @@ def test_a_signature_recovers_to_the_key(kind: SignatureType) -> None:
         recoverable = raw[:64] + bytes([raw[64] - 27])
         public = PublicKey.from_signature_and_message(recoverable, digest, hasher=None)
         assert eip712.keccak(public.format(compressed=False)[1:])[-20:].hex() == ADDRESS[2:].lower()
+
+
+@given(
+    owner=st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1),
+    side=st.sampled_from(list(Side)),
+    word=st.sampled_from([TimeInForce.GTC, TimeInForce.GTD, TimeInForce.IOC, TimeInForce.FOK]),
+    post_only=st.booleans(),
+    numbers=st.tuples(*[st.integers(0, 1 << 52)] * 4),
+)
+def test_the_body_is_json_of_what_was_given(
+    owner: str, side: Side, word: TimeInForce, post_only: bool, numbers: tuple[int, int, int, int]
+) -> None:
+    maker, taker, expiration, salt = numbers
+    asked = msgspec.structs.replace(
+        plan(), side=side, maker_amount=maker, taker_amount=taker, expiration=expiration, time_in_force=word,
+        post_only=post_only,
+    )  # fmt: skip
+    body = json.loads(OrderSigner(signer(), owner).sign(asked, salt, NOW_MS).body)
+    signature = body["order"].pop("signature")
+    assert len(bytes.fromhex(signature[2:])) == 65 and signature[:2] == "0x"
+    assert body == {
+        "deferExec": False,
+        "order": {
+            "builder": eip712.ZERO_HEX, "expiration": str(expiration), "maker": ADDRESS, "makerAmount": str(maker),
+            "metadata": eip712.ZERO_HEX, "salt": salt, "side": str(side), "signatureType": 0, "signer": ADDRESS,
+            "takerAmount": str(taker), "timestamp": str(NOW_MS), "tokenId": asked.token_id,
+        },
+        "orderType": {"IOC": "FAK"}.get(word, str(word)),
+        "owner": owner,
+        **({"postOnly": True} if post_only else {}),
+    }  # fmt: skip
 
 
 def test_a_session_key_wraps_once_more() -> None:

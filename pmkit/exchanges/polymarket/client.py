@@ -218,16 +218,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
         self._check_open()
         own = self.data.listed(market)
         order, plan = limit_intent(
-            self.data,
-            own,
-            outcome,
-            side,
-            price,
-            size,
-            time_in_force,
-            expires_at,
-            post_only,
-            client_order_id,
+            self.data, own, outcome, side, price, size, time_in_force, expires_at, post_only, client_order_id
         )
         return await self._entry.place(own, order, plan)
 
@@ -246,16 +237,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
         `size` was given. The order's own size is what the worst price gives."""
         self._check_open()
         own = self.data.listed(market)
-        order, plan = market_intent(
-            self.data,
-            own,
-            outcome,
-            side,
-            worst_price=worst_price,
-            size=size,
-            amount=amount,
-            client_order_id=client_order_id,
-        )
+        order, plan = market_intent(self.data, own, outcome, side, worst_price, size, amount, client_order_id)
         return await self._entry.place(own, order, plan)
 
     async def place_orders(self, orders: Sequence[Order]) -> list[LegResult]:

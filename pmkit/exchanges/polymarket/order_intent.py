@@ -67,7 +67,6 @@ def market_intent(
     market: PolymarketMarket,
     outcome: str,
     side: Side,
-    *,
     worst_price: Amount,
     size: Amount | None,
     amount: Amount | None,
