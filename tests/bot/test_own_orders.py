@@ -95,7 +95,7 @@ def test_oe_07_an_order_that_filled_after_its_caller_had_gone_is_resolved_as_fil
     own_orders(venue, scenario)
 
 
-def test_md_15_a_market_that_was_kept_since_its_step_became_finer_is_no_reason_to_refuse_a_price():
+def test_a_market_that_was_kept_since_its_step_became_finer_is_no_reason_to_refuse_a_price():
     """The exchange knows the step of now; the bot's own check knew the one that the strategy still held."""
 
     async def scenario(own, market, book):
