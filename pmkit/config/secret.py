@@ -5,6 +5,8 @@ from __future__ import annotations
 import hmac
 from typing import Any, NoReturn, Self, final
 
+from pmkit.errors import ConfigError
+
 MASK = "Secret(***)"
 
 
@@ -61,3 +63,10 @@ class Secret:
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
         raise TypeError("a Secret cannot be pickled: pass the variable's name to the other process instead")
+
+
+def revealed(secret: object, name: str) -> str:
+    """The text of a Secret. Raises ConfigError for a plain text, which would be printed by accident."""
+    if not isinstance(secret, Secret):
+        raise ConfigError(f"{name} is a {type(secret).__name__} and not a Secret: give pmkit.Secret(...)")
+    return secret.reveal()

@@ -1,4 +1,4 @@
-"""`run` with arguments that are wrong: one line that says what there is, before anything starts."""
+"""`run`, accounts and feeds with arguments that are wrong: one line that says what there is, before anything starts."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ import pytest
 from pmkit.bot.base import BaseBot
 from pmkit.bot.run import run
 from pmkit.config.env import ASSETS
+from pmkit.config.secret import Secret
+from pmkit.data.binance.feed import BinanceFeed
 from pmkit.data.binance.types import ASSETS as WITH_CANDLES
+from pmkit.endpoints import Endpoints
+from pmkit.errors import ConfigError
+from pmkit.exchanges.polymarket.client import PolymarketExchange
 from pmkit.sim.world import ASSETS as LOCAL_ASSETS
 
 
@@ -83,3 +88,20 @@ def test_one_venue_or_asset_may_be_a_text(monkeypatch: pytest.MonkeyPatch) -> No
 def test_the_local_venues_have_every_asset_that_is_offered() -> None:
     """ZEC was among the choices, and choosing it on local venues was an error."""
     assert {*ASSETS, *WITH_CANDLES} <= set(LOCAL_ASSETS)
+
+
+def test_an_account_made_of_wrong_parts_is_said_without_showing_them() -> None:
+    """A private key as a plain text was "'str' object has no attribute 'reveal'"."""
+    key, where = "1" * 64, Endpoints.real()
+    for given, said in (
+        ({"private_key": key}, "private_key is a str and not a Secret"),
+        ({"private_key": Secret(key), "credentials": ("a", "b")}, "three parts"),
+        ({"private_key": Secret(key), "funder": "0xabc"}, "no address"),
+        ({"private_key": Secret(key), "signature_type": 9}, "signature type 9 is unknown"),
+    ):
+        with pytest.raises(ConfigError, match=said) as caught:
+            PolymarketExchange(where, where.make_clock(), **given)
+        assert key not in str(caught.value)
+    for symbols in ("BTCUSDT", [None], []):
+        with pytest.raises(ConfigError, match="BTCUSDT"):
+            BinanceFeed(where, where.make_clock(), symbols)

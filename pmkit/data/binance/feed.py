@@ -75,6 +75,8 @@ class BinanceFeed:
         fetcher: BinanceFetcher | None = None,
     ) -> None:
         length = interval_ms(interval)
+        if isinstance(symbols, str):
+            raise ConfigError(f"symbols is the text {ascii(symbols)[:40]}: give a list such as ['BTCUSDT']")
         self.symbols = tuple(dict.fromkeys(check_symbol(symbol) for symbol in symbols))
         if not self.symbols:
             raise ConfigError("a candle feed needs at least one symbol, e.g. BTCUSDT")

@@ -106,8 +106,8 @@ class BinanceFetcher:
         Fewer only when the market has no more. Holes of the venue are not counted: what lies before them comes instead.
         """
         symbol, length = check_symbol(symbol), interval_ms(interval)
-        if n < 1:
-            raise ValueError(f"warm_up wants at least 1 candle, not {n}")
+        if type(n) is not int or n < 1:
+            raise ValueError(f"warm_up wants a number of candles, at least 1, not {n!r}")
         if before_ms is None:
             until = await self._closed_until(length, None)
         else:

@@ -203,18 +203,17 @@ _failure = msgspec.json.Decoder(_Failure)
 
 def symbol_of(asset: str) -> str:
     """The symbol of an asset: BTC -> BTCUSDT. Raises ConfigError for an asset that is not offered."""
-    name = asset.upper()
+    name = str(asset).upper()
     if name not in ASSETS:
         raise ConfigError(f"no Binance candles for the asset {asset!r}: there are {', '.join(ASSETS)}")
     return name + QUOTE
 
 
-def check_symbol(symbol: str) -> str:
+def check_symbol(symbol: object) -> str:
     """The symbol as REST wants it, upper case. Raises ConfigError where it cannot be one."""
-    name = symbol.upper()
-    if not _SYMBOL.fullmatch(name):
-        raise ConfigError(f"{symbol!r} is no Binance symbol: those look like BTCUSDT")
-    return name
+    if not isinstance(symbol, str) or not _SYMBOL.fullmatch(symbol.upper()):
+        raise ConfigError(f"{ascii(symbol)[:40]} is no Binance symbol: those look like BTCUSDT")
+    return symbol.upper()
 
 
 def interval_ms(interval: str) -> int:

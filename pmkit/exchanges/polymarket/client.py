@@ -11,7 +11,7 @@ from decimal import Decimal
 from typing import Any
 
 from pmkit.clock import Clock
-from pmkit.config.secret import Secret
+from pmkit.config.secret import Secret, revealed
 from pmkit.endpoints import Endpoints
 from pmkit.errors import InsufficientFunds, NotSent, OrderRejected, PmkitError
 from pmkit.exchanges.base import Amount, Callback, LegResult, PublicSide, not_placed, order_ids_of
@@ -89,8 +89,8 @@ class PolymarketExchange(PublicSide, RedeemSide):
         rpc_url: Secret | str | None = None,
         relayer_key: GivenRelayerKey = None,
     ) -> None:
+        signer = Signer(revealed(private_key, "private_key"))
         protect(private_key)
-        signer = Signer(private_key.reveal())
         super().__init__(data or PolymarketMarketData(endpoints, clock))
         self._http = SignedSession(endpoints.polymarket.clob, clock, self.venue_clock)
         self._data_api = HttpSession(endpoints.polymarket.data, clock, allow=DATA_REQUESTS)

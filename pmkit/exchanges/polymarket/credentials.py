@@ -287,6 +287,9 @@ def given_credentials(signer: Signer, given: GivenCredentials) -> Credentials | 
     """API key, secret and passphrase as a user has them. Raises ConfigError for what cannot be them."""
     if given is None or isinstance(given, Credentials):
         return given
+    parts: tuple[object, ...] = tuple(given)
+    if len(parts) != 3:
+        raise ConfigError("credentials are three parts: API key, secret and passphrase")
     protect(*given)
     api_key, secret, passphrase = (part.reveal() if isinstance(part, Secret) else part for part in given)
     return Credentials(signer.address, api_key, secret, passphrase)
