@@ -104,6 +104,28 @@ async def test_uw_03_a_fill_before_the_answer_is_known_as_own() -> None:
         assert sum(fill.size for fill in one.fills) == order_id.filled_amount == 2
 
 
+async def test_uw_03_a_fill_that_names_no_client_id_is_not_called_foreign_while_answers_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client order id is optional in it; which order it is then follows from the answer, or from REST."""
+    async with desk() as one:
+        await one.exchange.keep_warm()
+        tell = one.venue.user_feed._tell
+
+        def nameless(account: Any, channel: str, kind: str, ticker: str | None, message: dict[str, Any]) -> None:
+            if kind == "fill":
+                message = {name: value for name, value in message.items() if name != "client_order_id"}
+            tell(account, channel, kind, ticker, message)
+
+        monkeypatch.setattr(one.venue.user_feed, "_tell", nameless)
+        one.venue.mishaps.delay = 0.5
+        one.venue.faults.arm("delay_answer")
+        order_id = await one.exchange.place_limit_order(one.market, "NO", Side.BUY, "0.99", 2)
+        await eventually(lambda: Counter(keys(one)) == Counter(truth(one)))
+        assert all(fill.own and fill.outcome == "NO" and fill.client_order_id for fill in one.fills)
+        assert {fill.order_id for fill in one.fills} == {str(order_id)}
+
+
 async def test_uw_03_a_fill_over_rest_before_the_answer_is_known_as_own() -> None:
     async with desk() as one:
         await one.exchange.keep_warm()
@@ -310,6 +332,7 @@ async def test_garbage_never_ends_the_stream_and_is_read_over_rest() -> None:
                 "msg": {
                     "trade_id": "t",
                     "order_id": "o",
+                    "client_order_id": "c",
                     "market_ticker": "T",
                     "is_taker": True,
                     "book_side": "sideways",

@@ -148,6 +148,15 @@ class Journal:
             return True
         return record.order_id in self._filled
 
+    def may_be_own(self, row: UserFill) -> bool:
+        """Whether a fill that names no client id may be of an own order whose answer is still missing."""
+        if row.client_order_id or row.order_id in self.by_order or row.order_id in self.foreign:
+            return False
+        return any(
+            record.order_id is None and (record.unresolved or record.result is None)
+            for record in reversed(self.records.values())
+        )
+
     def place(self, order_id: str, ticker: str, shard: int | None) -> None:
         """Where an order is, for its cancel."""
         self.places[order_id] = (ticker, shard)

@@ -161,6 +161,9 @@ class UserStream:
         if isinstance(frame, FillFrame):
             if self._mine(frame.msg.subaccount):
                 self._account.on_net(frame.msg)
+                if self._journal.may_be_own(frame.msg):
+                    self._on_missed("a fill without a client order id, while answers are missing")
+                    return  # REST tells whose it is
                 self._publish_fill(self._journal.on_fill(frame.msg, received_ns))
         elif isinstance(frame, UserOrderFrame):
             if self._mine(frame.msg.subaccount_number):
