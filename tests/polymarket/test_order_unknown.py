@@ -235,3 +235,39 @@ async def test_a_lookup_that_is_answered_with_another_order_is_no_answer(
         await exchange.resolve_order(caught.value.intent)
     venues.polymarket.faults.forget(f"^GET /data/order/{lost}")
     assert isinstance(await exchange.resolve_order(caught.value.intent), Absent)
+
+
+@pytest.mark.parametrize("legs", [1, 2])
+async def test_oe_07_closing_while_a_duplicate_is_looked_up_ends_as_unknown(
+    venues: LocalVenues,
+    exchange: PolymarketExchange,
+    market: PolymarketMarket,
+    monkeypatch: pytest.MonkeyPatch,
+    legs: int,
+) -> None:
+    """And not as a cancellation, which nobody asked for and which would end the caller's task without a word."""
+    await exchange.keep_warm()
+    send = exchange._http.send
+
+    async def duplicated(method: str, path: str, body: bytes | None) -> HttpAnswer:
+        answer = await send(method, path, body)
+        said = f"order {next(iter(exchange.journal.records))} is invalid. Duplicated."
+        leg = {"orderID": "", "errorMsg": said, "success": False}
+        if legs == 1:
+            return msgspec.structs.replace(answer, status=400, body=msgspec.json.encode({"error": said}))
+        return msgspec.structs.replace(answer, body=msgspec.json.encode([leg] * legs))
+
+    monkeypatch.setattr(exchange._http, "send", duplicated)
+    venues.polymarket.reads.hydration_seconds = 1e6
+    order = Order(market_id=market.market_id, outcome="UP", side=Side.BUY, price=LOW, size=D(10))
+    placing = asyncio.create_task(rest(exchange, market) if legs == 1 else exchange.place_orders([order] * legs))
+    await until(lambda: len(booked(venues)) == legs)
+    await asyncio.sleep(0.3)
+    async with asyncio.timeout(1.5):
+        await exchange.close()
+    if legs == 1:
+        with pytest.raises(OrderUnknown):
+            await placing
+    else:
+        assert [type(result) for result in await placing] == [OrderUnknown] * legs
+    assert len(exchange.unresolved) == legs

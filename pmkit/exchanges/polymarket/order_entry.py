@@ -91,6 +91,8 @@ class OrderEntry:
         except asyncio.CancelledError:
             # The order is on its way and goes on: the caller is gone, its outcome is kept.
             record.unresolved = True
+            if sending.task.cancelled():  # by `close`, while it was looked up: the caller is still there
+                raise self._unknown(record, "closed before it was known") from None
             raise
 
     async def place_batch(self, wanted: Sequence[Leg]) -> list[LegResult]:
@@ -121,7 +123,9 @@ class OrderEntry:
             except asyncio.CancelledError:
                 for record in records:
                     record.unresolved = True
-                raise
+                if not sending.task.cancelled():
+                    raise
+                legs = [self._unknown(record, "closed before it was known") for record in records]
             left = iter(legs)
             results = [next(left) if result is None else result for result in results]
         return [result for result in results if result is not None]
