@@ -87,7 +87,7 @@ async def main(settings: Settings, where: Where) -> int:
             try:
                 line = await stack.enter_async_context(LocalProcess(assets=(asset,), speed=LOCAL_SPEED, seed=7))
             except ConfigError as error:
-                print(f"WRONG   local       {error}\n                    -> pip install 'pmkit[sim]'")
+                print(f"WRONG   local       {error}\n                    -> pip install 'aiohttp>=3.12,<4'")
                 return 1
             endpoints, key = line.endpoints, line.kalshi_key
         else:
@@ -104,7 +104,7 @@ def check_pmkit(report: Report, settings: Settings) -> None:
         try:
             found.append(f"{name} {version(name)}")
         except PackageNotFoundError:
-            report.wrong(f"{name} is not installed", f"pip install {name}, or install pmkit anew")
+            report.wrong(f"{name} is not installed", f"pip install {name}, or set up anew: make setup")
     report.ok(f"pmkit {__version__} on Python {platform.python_version()}: {', '.join(found)}")
     for warning in settings.warnings:
         report.lines.append(f"note    {'pmkit':<11} {warning}")

@@ -1,6 +1,6 @@
 """Draw a recorded session: the price against the strike, the books with own orders and fills, the profit.
 
-    python examples/plot_session.py FILE        (a recording of record.py; needs matplotlib: pip install "pmkit[plot]")
+    python examples/plot_session.py FILE        (a recording of record.py; needs matplotlib: pip install matplotlib)
 
 The recording is played back to its bot, which is watched at every tick; the picture is of that dry-run. It goes to
 `data/plots/` as a PNG. Times are UTC. A panel per venue shows the first outcome (UP, YES): an order for the other one
@@ -266,6 +266,6 @@ if __name__ == "__main__":
     try:
         print(main(Path(sys.argv[1])))
     except ModuleNotFoundError as error:
-        sys.exit(f'{error}: pip install "pmkit[plot]"')
+        sys.exit(f"{error}: pip install 'matplotlib>=3.10,<4'")
     except (PmkitError, OSError) as error:
         sys.exit(f"{type(error).__name__}: {error}")

@@ -104,7 +104,7 @@ class LocalVenues:
         except ModuleNotFoundError as error:
             if error.name != "aiohttp":
                 raise
-            raise ConfigError("the local venues need aiohttp: pip install 'pmkit[sim]'") from error
+            raise ConfigError("the local venues need aiohttp, the extra pmkit[sim]: pip install 'aiohttp<4'") from error
         self.clock = clock or clock_for(factor, first_boundary_wall_seconds, SystemClock(), start)
         self.world = World(seed, self.clock, assets)
         self.binance: BinanceVenue = BinanceVenue(self.world, self.clock, port=ports.get("binance", 0))
