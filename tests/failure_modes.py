@@ -19,15 +19,15 @@ ROW = re.compile(r"^\| ([A-Z]{2}-\d\d) \| ([^|]+) \|.*$", re.MULTILINE)
 NAMED = re.compile(r"^test((?:_[a-z]{2}_\d\d)+)_")
 
 
-def tests_by_mode() -> dict[str, dict[str, int]]:
-    """Mode -> file -> how many tests there are named after it."""
-    found: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+def tests_by_mode() -> dict[str, list[str]]:
+    """Mode -> the files with tests named after it."""
+    found: dict[str, list[str]] = defaultdict(list)
     for path in sorted((ROOT / "tests").rglob("test_*.py")):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and (match := NAMED.match(node.name)):
                 for area, number in re.findall(r"_([a-z]{2})_(\d\d)", match[1]):
-                    found[f"{area.upper()}-{number}"][path.relative_to(ROOT).as_posix()] += 1
-    return found
+                    found[f"{area.upper()}-{number}"].append(path.relative_to(ROOT).as_posix())
+    return {mode: list(dict.fromkeys(files)) for mode, files in found.items()}
 
 
 def page(text: str) -> str:
@@ -35,8 +35,8 @@ def page(text: str) -> str:
     tests = tests_by_mode()
 
     def row(match: re.Match[str]) -> str:
-        files = tests.get(match[1], {})
-        cell = ", ".join(f"`{name}`" + (f" ({count})" if count > 1 else "") for name, count in files.items())
+        # Without counts: a further test in a file that is named already changes nothing here.
+        cell = ", ".join(f"`{name}`" for name in tests.get(match[1], []))
         return f"| {match[1]} | {match[2]} | {cell or '**none**'} |"
 
     return ROW.sub(row, text)
