@@ -237,6 +237,22 @@ async def test_a_lookup_that_is_answered_with_another_order_is_no_answer(
     assert isinstance(await exchange.resolve_order(caught.value.intent), Absent)
 
 
+async def test_a_look_up_ends_when_the_exchange_is_closed(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    venues.polymarket.faults.arm("request_lost")
+    with pytest.raises(OrderUnknown) as caught:
+        await rest(exchange, market)
+    exchange.lookup.absent_after = 60.0
+    looking = asyncio.create_task(exchange.resolve_order(caught.value.intent))
+    await asyncio.sleep(1)
+    await exchange.close()
+    async with asyncio.timeout(6):
+        with pytest.raises(OrderUnknown, match="closed"):
+            await looking
+    assert exchange.unresolved == (caught.value.intent,)
+
+
 @pytest.mark.parametrize("legs", [1, 2])
 async def test_oe_07_closing_while_a_duplicate_is_looked_up_ends_as_unknown(
     venues: LocalVenues,

@@ -260,6 +260,25 @@ async def test_uw_05_more_than_the_order_is_not_believed_and_read_over_rest(
     assert once(fills)
 
 
+async def test_a_fill_of_an_own_order_is_of_the_market_that_was_signed_for(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Condition ids of Protocol V2 are written with and without their padding."""
+    fills: list[Fill] = []
+    states: list[OrderStatus] = []
+    await exchange.subscribe_fills(fills.append)
+    await exchange.subscribe_orders(states.append)
+    send = venues.polymarket.user._send
+    other = "0x" + "9" * 62
+    monkeypatch.setattr(
+        venues.polymarket.user, "_send", lambda owner, of, event: send(owner, of, {**event, "market": other})
+    )
+    placed = await take(exchange, market)
+    await until(lambda: final(fills), 10)
+    assert {fill.market_id for fill in fills if fill.order_id == placed} == {market.market_id}
+    assert {status.market_id for status in states} == {market.market_id}
+
+
 async def test_one_wrong_date_of_the_venue_hides_no_fill(
     venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
 ) -> None:

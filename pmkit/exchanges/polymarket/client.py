@@ -166,7 +166,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
 
     async def close(self) -> None:
         """End everything within a second. Orders that are still on their way stay in `unresolved`."""
-        self._closed = True
+        self._closed = self.lookup.closed = True
         sending = {record.sending for record in self.journal.records.values() if record.sending} & self._tasks
         if sending:
             await asyncio.wait(sending, timeout=CLOSE_SECONDS)

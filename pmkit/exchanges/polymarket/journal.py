@@ -191,7 +191,7 @@ class Journal:
         return OrderStatus(
             order_id=row.order_id,
             client_order_id=record.intent.client_order_id if record is not None else None,
-            market_id=row.market_id or (order.market_id if order is not None else ""),
+            market_id=order.market_id if order is not None else row.market_id,
             outcome=order.outcome if order is not None else row.outcome or outcome,
             side=row.side,
             price=row.price,
@@ -290,7 +290,7 @@ class Journal:
             fill_id=leg.trade_id,
             order_id=leg.order_id,
             client_order_id=record.intent.client_order_id if record is not None else None,
-            market_id=leg.market_id or (order.market_id if order is not None else ""),
+            market_id=order.market_id if order is not None else leg.market_id,  # what was signed for
             outcome=order.outcome if order is not None else leg.outcome or outcome,
             side=leg.side,
             price=leg.price,

@@ -57,6 +57,7 @@ class OrderLookup:
     ) -> None:
         self.absent_after = max(ABSENT_SECONDS / clock.factor, ABSENT_WALL_SECONDS)
         """Wall seconds."""
+        self.closed = False
         self.published: Callable[[OrderStatus], object] = lambda status: None
         self._queries = queries
         self._journal = journal
@@ -216,6 +217,8 @@ class OrderLookup:
                 answered = self._clock.io_monotonic() if answered is None else answered
             except PmkitError as error:
                 problem, answered = error, None
+            if self.closed:
+                raise OrderUnknown(intent, "this exchange is closed: a new object can look it up")
             age = self._clock.io_monotonic() - began if record is None else self._age(record)
             # An intent of another process is judged by its own date.
             if record is None:
