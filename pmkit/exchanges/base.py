@@ -288,7 +288,8 @@ class BaseExchange(MarketData):
 
     @abstractmethod
     async def get_order_status(self, order_id: str) -> OrderStatus:
-        """One own order. A vanished one is resolved by its trades."""
+        """One own order. A vanished one is resolved by its trades. Raises MarketNotFound for an id that the venue does
+        not know, or that is none."""
 
     @abstractmethod
     async def get_open_orders(self, market: Market | None = None) -> list[OrderStatus]:

@@ -46,6 +46,7 @@ class OrderState(StrEnum):
 
     @property
     def terminal(self) -> bool:
+        """Whether nothing more happens to the order."""
         return self not in (OrderState.DELAYED, OrderState.LIVE)
 
 

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 from pmkit.clock import Clock, to_ms
 from pmkit.endpoints import Endpoints, require_safe
-from pmkit.errors import MarketNotFound
+from pmkit.errors import InvalidOrder, MarketNotFound
 from pmkit.exchanges.base import Callback, PublicSide
 from pmkit.exchanges.kalshi.account import Account
 from pmkit.exchanges.kalshi.auth import Signer
@@ -160,6 +160,8 @@ class KalshiPortfolio(PublicSide):
         """One own order, archived ones too. Raises MarketNotFound."""
         try:
             return await self._account.status(order_id)
+        except InvalidOrder as error:
+            raise MarketNotFound(str(error)) from error
         except MarketNotFound:
             return await self._account.archived_status(order_id)
 
