@@ -9,6 +9,7 @@ already dropped.
 from __future__ import annotations
 
 import asyncio
+import functools
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from datetime import UTC
@@ -105,6 +106,26 @@ class HttpAnswer(msgspec.Struct, frozen=True):
         raise ProtocolChanged(f"{what}; the request is not understood any more")
 
 
+def _texts(headers: httpx.Headers) -> dict[str, str]:
+    """`headers.items()`, which asks for the encoding at every letter of it."""
+    encoding = headers.encoding
+    found: dict[str, str] = {}
+    for raw_name, raw_value in headers.raw:
+        name, value = raw_name.decode(encoding).lower(), raw_value.decode(encoding)
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+@functools.lru_cache(8)  # the answers of one second say the same
+def _date_ms(text: str) -> int | None:
+    """A Date header as epoch ms, None where it is none."""
+    try:
+        stamp = parsedate_to_datetime(text)
+    except ValueError:
+        return None
+    return int(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp()) * 1000
+
+
 def _seconds(text: str | None) -> float | None:
     try:
         seconds = float(text or "")
@@ -150,7 +171,7 @@ class HttpSession:
         self._public = public
         self._recorder = current()
         self._client: httpx.AsyncClient | None = None
-        self._urls: dict[str, httpx.URL] = {}
+        self._urls: dict[tuple[str, str], httpx.URL] = {}
         self._closed = False
         self._gate_until = 0.0
         # Tasks with a request on its way, and those of them that `close` has ended.
@@ -278,7 +299,7 @@ class HttpSession:
             self.host,
             path,
             response.status_code,
-            {name.lower(): value for name, value in response.headers.items()},
+            _texts(response.headers),
             content,
             sent_ms,
             received_ms,
@@ -301,11 +322,9 @@ class HttpSession:
         if answer.headers.get("age", "0").strip() != "0":
             return  # from a cache (Kalshi's CDN): its Date is that of the answer that was kept, seconds ago
         if self._venue_clock is not None and date:
-            try:
-                stamp = parsedate_to_datetime(date)
-            except ValueError:
+            venue_ms = _date_ms(date)
+            if venue_ms is None:
                 return
-            venue_ms = int(stamp.replace(tzinfo=stamp.tzinfo or UTC).timestamp()) * 1000
             self._venue_clock.observe(venue_ms, answer.sent_ms, answer.received_ms, resolution_ms=1000)
 
     def _close_gate(self, status: int, retry_after: str | None) -> None:

@@ -54,11 +54,13 @@ def open_client(
     """Loopback goes through no proxy. Raises ConfigError where the proxies of the environment cannot be used."""
     import httpx
 
+    from pmkit.http_cookies import Cookies
+
     local = is_loopback(base_url)
     try:
         if not local:
             _tell_proxy(base_url)
-        return httpx.AsyncClient(
+        client = httpx.AsyncClient(
             base_url=base_url,
             timeout=httpx.Timeout(timeout, connect=connect_timeout, pool=connect_timeout),
             limits=httpx.Limits(max_connections=max_connections, keepalive_expiry=30.0),
@@ -67,6 +69,8 @@ def open_client(
             trust_env=not local,
             headers={"user-agent": "pmkit"},
         )
+        client._cookies = Cookies()
+        return client
     except (ImportError, ValueError) as error:
         if local:
             raise
@@ -80,38 +84,51 @@ def open_client(
 
 def build(
     client: httpx.AsyncClient,
-    urls: dict[str, httpx.URL],
+    urls: dict[tuple[str, str], httpx.URL],
     method: str,
     path: str,
     params: Params | None,
     body: bytes | None,
     headers: Mapping[str, str] | None,
 ) -> httpx.Request:
-    """`client.build_request`, which parses the address three times at every request (0.2 ms): here once a path, kept in
-    `urls`.
+    """`client.build_request`, byte for byte, without what it does anew at every request: parsing the address (three
+    times) and copying headers (four times). Addresses are kept in `urls`.
     """
     import httpx
 
-    url = urls.get(path)
+    given = () if params is None else tuple(params.items() if isinstance(params, Mapping) else params)
+    key = (path, repr(given))  # 1 and True are the same to a tuple, and not in an address
+    url = urls.get(key)
     if url is None:
         base = client.base_url
         url = base.copy_with(raw_path=base.raw_path + httpx.URL(path).raw_path.lstrip(b"/"))
+        if params is not None:
+            url = httpx.URL(url, params=list(given))
         if len(urls) >= KEPT_URLS:
             urls.pop(next(iter(urls)))
-        urls[path] = url
-    if params is not None:
-        url = httpx.URL(url, params=list(params.items() if isinstance(params, Mapping) else params))
-    sent = client.headers.copy()
+        urls[key] = url
+    raw, names = client.headers.raw, set[bytes]()
     if headers:
-        sent.update(headers)
-    return httpx.Request(
+        sent = httpx.Headers(headers).raw
+        names = {name.lower() for name, _ in sent}
+        raw = [pair for pair in raw if pair[0].lower() not in names] + sent
+    first = [] if b"host" in names else [(b"Host", url.netloc)]
+    if not names & {b"content-length", b"transfer-encoding"}:
+        if body:
+            raw.append((b"Content-Length", b"%d" % len(body)))
+        elif method in ("POST", "PUT", "PATCH"):
+            first.append((b"Content-Length", b"0"))
+    request = httpx.Request(
         method,
         url,
-        headers=sent,
-        content=body,
-        cookies=client.cookies or None,
+        headers=first + raw,
+        stream=httpx.ByteStream(body or b""),
         extensions={"timeout": client.timeout.as_dict()},
     )
+    request.read()
+    if client.cookies:
+        client.cookies.set_cookie_header(request)
+    return request
 
 
 async def send(client: httpx.AsyncClient, request: httpx.Request) -> httpx.Response:

@@ -29,6 +29,7 @@ from pmkit.errors import (
     VenueUnavailable,
 )
 from pmkit.http import MAX_BODY_BYTES, HttpAnswer, HttpSession, Unanswered
+from pmkit.http_pool import build, open_client
 from pmkit.venue_clock import VenueClock
 from tests.websocket_peers import answering, read_request, self_signed, status_answer, tcp_server
 
@@ -640,3 +641,34 @@ def test_answers_are_read_only_and_excerpts_are_short() -> None:
     assert answer.excerpt.isprintable()
     with pytest.raises(AttributeError):
         answer.status = 500  # type: ignore[misc]
+
+
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+@pytest.mark.parametrize("body", [None, b"", b'{"a":1}'])
+@pytest.mark.parametrize(
+    "params",
+    [None, {}, {"a": "b c/ü=&", "next": "MA=="}, [("m", "1"), ("m", "2")], {"limit": 1}, {"limit": True}, {"x": ""}],
+)
+@pytest.mark.parametrize("headers", [None, {"KEY": "v", "User-Agent": "mine"}, {"accept": "x", "HOST": "h"}])
+def test_a_request_is_what_httpx_builds_byte_for_byte(method, body, params, headers):
+    client = open_client("http://127.0.0.1:1/base", "h", timeout=1, connect_timeout=1, max_connections=1)
+    urls: dict = {}
+    for _ in range(2):  # the second time the address is known
+        build(client, urls, method, "/p/a%2Fb", {"limit": 1}, None, None)
+        ours = build(client, urls, method, "/p/a%2Fb", params, body, headers)
+        theirs = client.build_request(method, "/p/a%2Fb", params=params, content=body, headers=headers)
+        assert (ours.method, ours.url, ours.content) == (theirs.method, theirs.url, theirs.content)
+        assert ours.headers.raw == theirs.headers.raw
+        assert ours.extensions == theirs.extensions
+
+
+@respx.mock
+async def test_a_cookie_that_a_venue_sets_goes_back_to_it():
+    route = respx.get("https://venue.test/a").mock(
+        side_effect=[httpx.Response(200, headers={"set-cookie": "edge=1; Path=/"}), httpx.Response(200)]
+    )
+    async with HttpSession("https://venue.test", ManualClock()) as session:
+        await session.get("/a")
+        await session.get("/a")
+    assert "cookie" not in route.calls[0].request.headers
+    assert route.calls[1].request.headers["cookie"] == "edge=1"

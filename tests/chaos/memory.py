@@ -11,6 +11,7 @@ import sys
 from collections import Counter, deque
 from collections.abc import Iterator
 
+from pmkit.http_pool import KEPT_URLS
 from pmkit.streams import Subscription
 
 KINDS = (dict, list, set, deque)
@@ -23,8 +24,9 @@ BOUNDS = {
     "BookPair.prices": 2 * 10_000,
     "OrderBook.bid_units": 10_000,
     "OrderBook.ask_units": 10_000,
+    "HttpSession._urls": KEPT_URLS,
 }
-"""What is kept by price, with a bound of its own an instance: 0.0001 dollars and 1 dollar make 10,000 prices."""
+"""What has a bound of its own an instance. By price: 0.0001 dollars and 1 dollar make 10,000 of them."""
 
 
 def bounded(name: str) -> bool:

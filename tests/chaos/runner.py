@@ -50,7 +50,7 @@ def one(seed: int, virtual: bool, variant: str, level: str, hours: float) -> dic
     signal.signal(signal.SIGALRM, _alarm)
     signal.alarm(SEED_WALL_SECONDS[virtual] + round(hours * 600))
     gc.freeze()  # the modules need not be looked through again and again
-    gc.set_threshold(20_000, 20, 20)
+    gc.set_threshold(100_000, 20, 20)
     began = time.process_time()
     try:
         scenario = Scenario.of(seed, virtual, hours=hours)

@@ -29,7 +29,7 @@ _GROUND = """
     logging logging.csv_logger logging.files logging.limits logging.logger logging.paths logging.redact logging.sinks
     logging.text logging.writer
     prompts prompts.inquirer
-    http_pool websocket.recorded recording recording.file recording.lines recording.recorder
+    http_cookies http_pool websocket.recorded recording recording.file recording.lines recording.recorder
     websocket websocket.backoff websocket.base websocket.deadlines websocket.failures websocket.link websocket.reports
     websocket.connection websocket.supervisor websocket.transport
 """

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from zoneinfo import ZoneInfo
 
 from pmkit.sim.world import ASSETS, World
@@ -48,6 +49,7 @@ def digits_of(asset: str) -> int:
     return _DIGITS.get(asset, 2 if base >= 1_000 else 4 if base >= 1 else 7)
 
 
+@lru_cache(1024)
 def new_york(ms: int) -> datetime:
     """A moment (epoch ms) on the wall in New York."""
     return datetime.fromtimestamp(ms // 1000, UTC).astimezone(NEW_YORK)
@@ -261,11 +263,13 @@ class Calendar:
             close -= LENGTH_MS
 
 
+@lru_cache(1024)
 def iso(ms: int) -> str:
     """Epoch ms as the venue writes whole seconds: 2026-07-23T03:15:00Z."""
     return f"{datetime.fromtimestamp(ms // 1000, UTC):%Y-%m-%dT%H:%M:%S}Z"
 
 
+@lru_cache(1024)
 def iso_us(us: int) -> str:
     """Epoch microseconds with up to six decimals, trailing zeros cut as Go does it."""
     moment = datetime.fromtimestamp(us // 1_000_000, UTC) + timedelta(microseconds=us % 1_000_000)
