@@ -332,7 +332,7 @@ def states_go_backwards():
     def forward(old, new):
         return None if old == new else new
 
-    with replaced((kalshi, "_forward", forward), (polymarket, "_forward", forward)):
+    with replaced((kalshi, "_forward", forward), (polymarket, "forward", forward)):
         yield
 
 
