@@ -344,7 +344,9 @@ class AccountStream:
                 known = self._journal.knows(trade)
                 new = self.take(trade)
                 fresh += new
-                if new and not known and trade.matched_ms > self._listens_ms:
+                # Of an own order only: what other API keys of the wallet do, the socket need not tell.
+                own = self._record_market(trade) is not None
+                if new and own and not known and trade.matched_ms > self._listens_ms:
                     self._owed.trade(trade.trade_id)
             for row in rows:
                 fresh += self.take(row)
