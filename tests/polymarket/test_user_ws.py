@@ -279,6 +279,25 @@ async def test_a_fill_of_an_own_order_is_of_the_market_that_was_signed_for(
     assert {status.market_id for status in states} == {market.market_id}
 
 
+async def test_one_trade_over_rest_that_does_not_read_hides_no_other(
+    venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
+) -> None:
+    fills: list[Fill] = []
+    await exchange.subscribe_fills(fills.append)
+    venues.polymarket.user.silence(1e6)
+    async with exchange_of(venues) as other:
+        placed = await take(other, market)
+        await asyncio.sleep(1)  # the taker delay
+        page = msgspec.json.decode((await other._http.get("/data/trades", {"next_cursor": "MA=="})).body)
+    page["data"].insert(0, {**page["data"][0], "id": "odd", "price": None})
+    venues.polymarket.faults.http_status("^GET /data/trades", 200, msgspec.json.encode(page).decode(), times=None)
+    await exchange.stream.back_fill()
+    assert {fill.order_id for fill in fills} == {str(placed)}
+    assert exchange.stream.odd_rows
+    with pytest.raises(PmkitError, match="does not read"):  # a query that is asked for everything says so
+        await exchange.get_positions()
+
+
 async def test_one_wrong_date_of_the_venue_hides_no_fill(
     venues: LocalVenues, exchange: PolymarketExchange, market: PolymarketMarket
 ) -> None:

@@ -40,6 +40,7 @@ CHECK_WALL_SECONDS: Final = 2.0
 wall ones."""
 
 RETRY_SECONDS: Final = 1.0
+ODD_ROWS: Final = 1_000
 CRYPTO_FEES: Final = FeeRule(taker=Decimal("0.07"), quantum=Decimal("0.00001"))
 """For a market that cannot be read: the rate of all crypto markets (docs.polymarket.com/trading/fees)."""
 
@@ -48,7 +49,9 @@ Spawn = Callable[[Coroutine[Any, Any, Any], str], asyncio.Task[Any]]
 
 
 class AccountStream:
-    """`back_fills` counts reads over REST, `silences` the times when REST knew what the socket should have said."""
+    """`back_fills` counts reads over REST, `silences` the times when REST knew what the socket should have said.
+    `odd_rows`: what was wrong with trades that did not read.
+    """
 
     def __init__(
         self,
@@ -62,6 +65,7 @@ class AccountStream:
     ) -> None:
         self.back_fills = 0
         self.silences = 0
+        self.odd_rows: set[str] = set()
         self.socket: UserSocket | None = None
         self._url = url
         self._login = login
@@ -336,7 +340,11 @@ class AccountStream:
             fresh = 0
             before = set(self._journal.open_ids())
             rows = await self._queries.open_orders()
-            trades = await self._queries.trades(after_s=since_ms // 1000)
+            odd: list[str] = []  # one row that does not read must not hide the fills of all others
+            trades = await self._queries.trades(after_s=since_ms // 1000, odd=odd)
+            for problem in set(odd) - self.odd_rows:
+                _LOG.error("polymarket: %s (the other trades are told)", problem)
+            self.odd_rows.update(odd[: ODD_ROWS - len(self.odd_rows)])
             told: list[OwnOrder | OwnTrade] = [*trades, *rows]
             for market_id in dict.fromkeys(event.market_id for event in told):
                 await self.know(market_id)

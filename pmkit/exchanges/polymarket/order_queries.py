@@ -43,8 +43,16 @@ class OrderQueries:
             cursor = page.next_cursor
         return sorted(found.values(), key=lambda row: row.created_ms)
 
-    async def trades(self, *, after_s: int | None = None, market_id: str = "", token_id: str = "") -> list[OwnTrade]:
-        """GET /data/trades, oldest first. `after_s`: epoch seconds of the match, exclusive."""
+    async def trades(
+        self,
+        *,
+        after_s: int | None = None,
+        market_id: str = "",
+        token_id: str = "",
+        odd: list[str] | None = None,
+    ) -> list[OwnTrade]:
+        """GET /data/trades, oldest first. `after_s`: epoch seconds of the match, exclusive. `odd`: where rows that do
+        not read are told, in place of ProtocolChanged."""
         params = _given(market=market_id, asset_id=token_id)
         if after_s is not None:
             params["after"] = str(max(0, after_s))
@@ -54,7 +62,7 @@ class OrderQueries:
         while cursor is not None:
             _check(cursor, seen, "/data/trades")
             answer = await self._http.get("/data/trades", {**params, "next_cursor": cursor})
-            page = decode_trades(answer.body)
+            page = decode_trades(answer.body, odd)
             found.update((row.trade_id, row) for row in page.rows)
             cursor = page.next_cursor
         return sorted(found.values(), key=lambda row: row.matched_ms)

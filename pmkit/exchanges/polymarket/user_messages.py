@@ -251,10 +251,20 @@ def decode_orders(body: bytes) -> OrdersPage:
     return OrdersPage(tuple(_order_row(row, "/data/orders") for row in rows), cursor)
 
 
-def decode_trades(body: bytes) -> TradesPage:
-    """One page of GET /data/trades. Raises ProtocolChanged for a page or a row that does not read."""
+def decode_trades(body: bytes, odd: list[str] | None = None) -> TradesPage:
+    """One page of GET /data/trades. Raises ProtocolChanged for a page that does not read, and for a row; with a list
+    `odd`, what is wrong with a row goes there, and the others are given.
+    """
     rows, cursor = _page(body, "/data/trades")
-    return TradesPage(tuple(_trade_row(row) for row in rows), cursor)
+    found: list[OwnTrade] = []
+    for row in rows:
+        try:
+            found.append(_trade_row(row))
+        except ProtocolChanged as error:
+            if odd is None:
+                raise
+            odd.append(str(error))
+    return TradesPage(tuple(found), cursor)
 
 
 def _page(body: bytes, path: str) -> tuple[list[Any], str | None]:
