@@ -80,6 +80,22 @@ async def test_uw_01_fills_are_told_over_rest_while_no_socket_comes_up() -> None
         assert not one.exchange.stream.socket.live
 
 
+async def test_one_fill_over_rest_that_does_not_fit_hides_no_other() -> None:
+    async with desk() as one:
+        one.venue.user_feed.silence(1e6)
+        await take(one, 2)
+        answer = await one.exchange._session.reads.request(
+            "GET", "/portfolio/fills", headers=one.exchange._session._headers("GET", "/portfolio/fills")
+        )
+        page = msgspec.json.decode(answer.body)
+        page["fills"].insert(0, {**page["fills"][0], "trade_id": "odd", "book_side": None})
+        one.venue.faults.http_status("^GET .*/portfolio/fills", 200, msgspec.json.encode(page).decode(), times=None)
+        await one.exchange.stream.back_fill()
+        assert Counter(keys(one)) == Counter(truth(one)) != Counter()
+        with pytest.raises(PmkitError):  # a query that is asked for everything says so
+            await one.exchange.get_trade_history()
+
+
 async def test_uw_02_repeated_fills_are_one() -> None:
     async with desk() as one:
         one.venue.faults.arm("duplicate_fill", 100)

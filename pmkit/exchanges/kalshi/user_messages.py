@@ -87,6 +87,17 @@ class FillsPage(msgspec.Struct, frozen=True):
     cursor: str | None = None
 
 
+class FillTexts(msgspec.Struct, frozen=True):
+    """GET /portfolio/fills, row by row: for a reader whom one row that does not fit must not blind to the others."""
+
+    fills: list[msgspec.Raw] | None
+    cursor: str | None = None
+
+
+decode_fill_row = msgspec.json.Decoder(FillRow, strict=False).decode
+"""One of them. Raises msgspec.DecodeError or ValidationError."""
+
+
 class PositionRow(msgspec.Struct, frozen=True, kw_only=True):
     """A market position. `position_fp` below zero is NO; `market_exposure_dollars` is what it cost."""
 
