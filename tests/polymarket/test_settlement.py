@@ -211,7 +211,7 @@ async def test_pl_10_memory_of_markets_is_bounded(venue: Venue, data: Polymarket
         old = {"market_id": condition_of(window), "slug": window.slug, "close_ms": window.end * 1000}
         data.catalogue.store(_changed(market, **old))
         data._watch.follow(_changed(market, **old))
-    assert len(data.catalogue._markets) <= 501
+    assert len(data.catalogue.listed) <= 501
     assert len(data._watch._seen) <= 201
     assert data.catalogue.known(market.market_id) is not None
 

@@ -74,7 +74,8 @@ class Catalogue:
         self._venue_clock = venue_clock
         self.now_ms: Callable[[], int] = venue_clock.now_ms
         """Venue time, epoch ms."""
-        self._markets: dict[str, PolymarketMarket] = {}
+        self.listed: dict[str, PolymarketMarket] = {}
+        """By market id, as it was last read or told of: `known` has the status of now."""
         self._slugs: dict[str, str] = {}
         self._none: dict[str, tuple[float, NoMarket]] = {}
         self._locks: dict[str, asyncio.Lock] = {}
@@ -96,36 +97,32 @@ class Catalogue:
 
     def known(self, market_id: str) -> PolymarketMarket | None:
         """The freshest state of a market that was read before, without asking anybody."""
-        market = self._markets.get(market_id)
+        market = self.listed.get(market_id)
         return None if market is None else market.at(self.now_ms())
-
-    def listed(self, market_id: str, other: PolymarketMarket) -> PolymarketMarket:
-        """As `known`, with the status it had when it was read; `other` where it was never read."""
-        return self._markets.get(market_id, other)
 
     def store(self, market: PolymarketMarket) -> PolymarketMarket:
         """Remember a market and tell about a change. A known result is not undone by a row cached before it."""
-        old = self._markets.get(market.market_id)
+        old = self.listed.get(market.market_id)
         if old is not None and old.payouts is not None and market.payouts is None:
             market = market.resolved(old.payouts, old.strike)
-        self._markets[market.market_id] = market
+        self.listed[market.market_id] = market
         self._slugs[market.slug] = market.market_id
         if old is not None and old != market and self.on_change is not None:
             self.on_change(market)
-        if len(self._markets) > KEPT:
+        if len(self.listed) > KEPT:
             self._prune()
         return market
 
     def _prune(self) -> None:
         limit = self.now_ms() - KEPT_MS
-        for market_id, market in list(self._markets.items()):
+        for market_id, market in list(self.listed.items()):
             if market.close_ms < limit:
-                del self._markets[market_id]
+                del self.listed[market_id]
                 self._slugs.pop(market.slug, None)
 
     def set_tick(self, market_id: str, text: str) -> None:
         """The socket says which price step a market has now."""
-        market = self._markets.get(market_id)
+        market = self.listed.get(market_id)
         if market is None:
             return
         try:
@@ -151,7 +148,7 @@ class Catalogue:
             async with lock:
                 cached = self._slugs.get(slug)
                 if cached is not None:
-                    market = self._markets[cached].at(self.now_ms())
+                    market = self.listed[cached].at(self.now_ms())
                     if market.accepting_orders or self.now_ms() >= market.close_ms:
                         return market
                 none = self._none.get(slug)

@@ -122,7 +122,7 @@ class PolymarketMarketData(MarketData):
     def listed(self, market: Market) -> PolymarketMarket:
         """As `current`, but for the status, which nothing in an order hangs on."""
         own = market if type(market) is PolymarketMarket else _own(market)
-        return self.catalogue.listed(own.market_id, own)
+        return self.catalogue.listed.get(own.market_id, own)
 
     async def get_orderbook(self, market: Market, outcome: str) -> OrderBook:
         """One REST read of a book. Raises MarketNotFound where the CLOB has none (any more)."""
