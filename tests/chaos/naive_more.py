@@ -264,7 +264,7 @@ def the_boundary_is_looked_at_now_and_then():
     """A loop that asks three times a minute whether the market is over; until then it trades on."""
 
     async def until(self, moment_ms):
-        while self._now_ms() < moment_ms:
+        while self._now_ms() < moment_ms():
             await self._rest(20.0)
 
     with replaced((Window, "_until", until), (Window, "market", property(lambda self: self.current))):
