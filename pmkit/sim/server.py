@@ -40,6 +40,7 @@ __all__ = [
 
 HOST = "127.0.0.1"
 LOGGED_REQUESTS = 2_000
+CLIENT_GONE = 499
 
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -193,6 +194,11 @@ class Server:
                 response = await self._answer(request, handler)
             status = response.status
             return response
+        except ConnectionError:
+            if request.transport is not None and not request.transport.is_closing():
+                raise
+            # The client hung up, or a fault did: nobody reads an answer, and aiohttp would log a traceback.
+            return web.Response(status=CLIENT_GONE)
         finally:
             line = RequestLine(self.clock.now_ms(), request.method, request.path, request.query_string, status)
             self.log.append(line)
