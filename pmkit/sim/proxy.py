@@ -271,13 +271,17 @@ class Proxy:
         self._limits += [count] * times
 
     async def refuse(self, on: bool) -> None:
-        """Listen no more, or again on the same port. Connections that stand go on."""
-        if on and self._server is not None:
+        """Listen no more, or again on the same port. Connections that stand go on. Without effect when closed."""
+        server = self._server
+        if server is None or on is not server.is_serving():
+            return
+        if on:
             self.counts["refused"] += 1
-            self._server.close()
-            self._server = None
-        elif not on and self._server is None:
-            await self._listen()
+            server.close()
+            # Bound, or somebody else on this machine gets the port meanwhile; but deaf: who comes is refused.
+            await self._bind(start_serving=False)
+        else:
+            await server.start_serving()
 
     # ---- what the lines ask
 
@@ -304,14 +308,16 @@ class Proxy:
 
     # ---- life
 
-    async def _listen(self) -> None:
+    async def _bind(self, *, start_serving: bool) -> None:
         loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: _Line(self).client, HOST, self.port)
+        self._server = await loop.create_server(
+            lambda: _Line(self).client, HOST, self.port, start_serving=start_serving
+        )
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def start(self) -> None:
         """Listen on a free port."""
-        await self._listen()
+        await self._bind(start_serving=True)
 
     async def close(self) -> None:
         """End everything. Idempotent."""

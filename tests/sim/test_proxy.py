@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import socket
 
 import pytest
 
@@ -158,6 +159,17 @@ def test_refuse_and_an_unreachable_venue(both):
         assert proxy.counts["unreachable"] == 1
 
     both(scenario)
+
+
+async def test_nobody_else_gets_the_port_while_it_refuses():
+    async with echo() as port, Proxy(port, SystemClock()) as proxy:
+        await proxy.refuse(True)
+        with socket.socket() as other, pytest.raises(OSError, match="in use"):
+            other.bind((HOST, proxy.port))
+        await proxy.refuse(False)
+        reader, writer = await client(proxy)
+        assert await ask(reader, writer, b"there again") == b"there again"
+        writer.close()
 
 
 def test_a_slow_close_passes_the_end_on_late(both):

@@ -345,8 +345,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """From now on that server answers its port."""
         self._servers[server.port] = server
 
+    def listens(self, server: PipeServer) -> bool:
+        return self._servers.get(server.port) is server
+
     def unlisten(self, server: PipeServer) -> None:
-        if self._servers.get(server.port) is server:
+        if self.listens(server):
             del self._servers[server.port]
 
     def close(self) -> None:

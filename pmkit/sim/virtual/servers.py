@@ -56,7 +56,7 @@ class PipeServer(asyncio.AbstractServer):
         return self._line
 
     def is_serving(self) -> bool:
-        return self._sock is not None
+        return self._line.listens(self)
 
     async def start_serving(self) -> None:
         self.listen()
