@@ -640,7 +640,14 @@ def content_as_is(paths: Paths) -> str:
     return (paths.log_dir / "bot_dry-run_2026-11-20.log").read_text(encoding="utf-8")
 
 
-def test_st_09_a_vanished_directory_is_made_anew(paths: Paths, clock: ManualClock, stream: io.StringIO) -> None:
+class SlowTerminal(io.StringIO):
+    def write(self, text: str) -> int:
+        threading.Event().wait(0.05)  # the threads of file and terminal race here
+        return super().write(text)
+
+
+def test_st_09_a_vanished_directory_is_made_anew(paths: Paths, clock: ManualClock) -> None:
+    stream = SlowTerminal()
     log = setup_logging("bot", "dry-run", paths=paths, clock=clock, stream=stream)
     log.info("before")
     assert flush_logging()

@@ -273,7 +273,8 @@ def flush_logging(timeout: float = CLOSE_SECONDS) -> bool:
         current = _current
     if current is None:
         return True
-    writers = (current.handler.terminal, current.handler.file)
+    # The file first: what happens to it is said on the terminal.
+    writers = (current.handler.file, current.handler.terminal)
     done = [writer.flush(timeout) for writer in writers if writer is not None]
     return all(done)
 
