@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
+import hmac
 import re
 from binascii import b2a_base64
 from collections.abc import Sequence
@@ -107,7 +108,7 @@ class Signer(Hidden):
 class Credentials(Hidden):
     """API credentials of one key: L2 headers and socket log-ins. `api_key` is the `owner` of its orders."""
 
-    __slots__ = ("__inner", "__outer", "__passphrase", "__secret", "address", "api_key")
+    __slots__ = ("__mac", "__passphrase", "__secret", "address", "api_key")
 
     address: str
     api_key: str
@@ -117,11 +118,7 @@ class Credentials(Hidden):
         for name, value in (("API key", api_key), ("API passphrase", passphrase)):
             if not _HEADER(value):
                 raise ConfigError(f"the Polymarket {name} is not one: copy all three parts anew, or leave them out")
-        key = secret_bytes(secret)
-        key = hashlib.sha256(key).digest() if len(key) > 64 else key.ljust(64, b"\0")
-        # HMAC (RFC 2104) with both halves of the key hashed beforehand: a copy of each makes a signature.
-        self.__inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in key))
-        self.__outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in key))
+        self.__mac = hmac.new(secret_bytes(secret), digestmod=hashlib.sha256)  # copied for each signature
         self.__secret = secret
         self.__passphrase = passphrase
         self.address = checksum_address(address_bytes(address))
@@ -132,10 +129,9 @@ class Credentials(Hidden):
 
         Raises ValueError for a path with a query: the venue signs without it.
         """
-        inner, outer = self.__inner.copy(), self.__outer.copy()
-        inner.update(b"%d%b%b" % (timestamp_s, _target(method, path), body))
-        outer.update(inner.digest())
-        return b2a_base64(outer.digest(), newline=False).translate(_URL_SAFE).decode()
+        mac = self.__mac.copy()
+        mac.update(b"%d%b%b" % (timestamp_s, _target(method, path), body))
+        return b2a_base64(mac.digest(), newline=False).translate(_URL_SAFE).decode()
 
     def headers(self, timestamp_s: int, method: str, path: str, body: bytes = b"") -> dict[str, str]:
         """The five L2 headers of one attempt (epoch seconds). `body`: exactly the bytes that will be sent."""

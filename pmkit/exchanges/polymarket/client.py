@@ -8,7 +8,7 @@ from collections.abc import Coroutine, Iterable, Sequence
 from contextlib import AbstractAsyncContextManager
 from datetime import datetime
 from decimal import Decimal
-from typing import Any, NoReturn
+from typing import Any
 
 from pmkit.clock import Clock
 from pmkit.config.secret import Secret, revealed
@@ -215,8 +215,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
         post_only: bool = False,
         client_order_id: str | None = None,
     ) -> OrderId:
-        if self._closed:
-            self._refuse()
+        self._check_open()
         own = self.data.listed(market)
         order, plan = limit_intent(
             self.data, own, outcome, side, price, size, time_in_force, expires_at, post_only, client_order_id
@@ -236,16 +235,14 @@ class PolymarketExchange(PublicSide, RedeemSide):
     ) -> OrderId:
         """See `BaseExchange`. A BUY aims at dollars: at a better price than the worst it gets more shares, also where
         `size` was given. The order's own size is what the worst price gives."""
-        if self._closed:
-            self._refuse()
+        self._check_open()
         own = self.data.listed(market)
         order, plan = market_intent(self.data, own, outcome, side, worst_price, size, amount, client_order_id)
         return await self._entry.place(own, order, plan)
 
     async def place_orders(self, orders: Sequence[Order]) -> list[LegResult]:
         """Up to 15 go in one request, more in several. One result per leg; only a log-in that fails raises."""
-        if self._closed:
-            self._refuse()
+        self._check_open()
         check_legs(orders)
         return await self._place_legal([await self._legal(order) for order in orders])
 
@@ -270,8 +267,7 @@ class PolymarketExchange(PublicSide, RedeemSide):
 
     async def replace_orders(self, cancels: Sequence[str], places: Sequence[Order]) -> list[LegResult]:
         """See `BaseExchange`. The order of a leg that cannot be legal is left alone."""
-        if self._closed:
-            self._refuse()
+        self._check_open()
         check_replacement(cancels, places)
         check_legs(places)
         legs = [await self._legal(order) for order in places]
@@ -284,8 +280,9 @@ class PolymarketExchange(PublicSide, RedeemSide):
             ]
         )
 
-    def _refuse(self) -> NoReturn:
-        raise NotSent("this exchange is closed: nothing was sent")
+    def _check_open(self) -> None:
+        if self._closed:
+            raise NotSent("this exchange is closed: nothing was sent")
 
     def _refused(self, market: PolymarketMarket, error: OrderRejected) -> None:
         """What a refusal says about our own view: the price step or the venue's view of the balance is old."""
